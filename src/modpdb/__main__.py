@@ -1,0 +1,6 @@
+"""python -m modpdb"""
+
+from modpdb.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Where to stop, and what waiting costs."""

@@ -1,0 +1,81 @@
+"""The alarm clock: wakes bdb up on the right frame, and decides nothing about stepping.
+
+bdb keeps the books and does all stepping. While the program runs on, the engine watches for the
+entry into functions that somebody waits for and for files with line breakpoints; so far with
+sys.settrace, which is asked for every call and looks into those only.
+"""
+
+from __future__ import annotations
+
+import dis
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+Reached = Callable[[types.FrameType], bool]
+"""Asked as a frame enters a watched function: stop there?"""
+
+
+class TraceEngine:
+    """Watches by sys.settrace.
+
+    ``dispatch`` is bdb's trace function; ``has_lines`` tells whether code may hit a line
+    breakpoint.
+    """
+
+    def __init__(self, dispatch: Any, has_lines: Callable[[types.CodeType], bool]) -> None:
+        self._dispatch = dispatch
+        self._has_lines = has_lines
+        # By identity: hashing a code object costs more than the call it stands for.
+        self._watched: dict[int, tuple[types.CodeType, int, list[Reached]]] = {}
+        self._names: set[str] = set()
+
+    def watch(self, code: types.CodeType, reached: Reached) -> None:
+        """Ask *reached* whenever *code* is entered: once per call, not when a generator goes
+        on."""
+        entry = self._watched.setdefault(id(code), (code, entry_offset(code), []))
+        entry[2].append(reached)
+        self._names.add(code.co_name)
+
+    def unwatch(self, reached: Reached) -> None:
+        for code, _, callbacks in list(self._watched.values()):
+            callbacks[:] = [each for each in callbacks if each != reached]
+            if not callbacks:
+                del self._watched[id(code)]
+        self._names = {code.co_name for code, _, _ in self._watched.values()}
+
+    @property
+    def armed(self) -> bool:
+        return bool(self._watched)
+
+    def enters(self, frame: types.FrameType) -> bool:
+        """Whether somebody wants to stop in *frame*, for which a call event is at hand.
+
+        All are asked: a stage must see a call even where a breakpoint stops it already.
+        """
+        watched = self._watched.get(id(frame.f_code))
+        if watched is None or frame.f_lasti != watched[1]:
+            return False
+        return any([reached(frame) for reached in watched[2]])
+
+    def wait(self) -> None:
+        """Trace only what matters, from the next call on."""
+        sys.settrace(self._waiting)
+
+    def _waiting(self, frame: types.FrameType, event: str, arg: Any) -> Any:
+        code = frame.f_code
+        if code.co_name in self._names or self._has_lines(code):
+            return self._dispatch(frame, event, arg)
+        return None
+
+
+def entry_offset(code: types.CodeType) -> int:
+    """The offset of the RESUME at which a call event of a *new* call arrives.
+
+    A generator that goes on raises call events too, at other RESUMEs.
+    """
+    for instruction in dis.get_instructions(code):
+        if instruction.opname == "RESUME":
+            return instruction.offset
+    return 0

@@ -1,0 +1,227 @@
+"""What the user typed, into code objects: now, or when a module is imported."""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import gc
+import importlib.machinery
+import inspect
+import re
+import sys
+import types
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+_LOCALS = "<locals>."
+_SPEC = re.compile(r"(?:(?P<module>[\w.*?\[\]]+):)?(?P<name>[\w.*?\[\]<>]+)")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A place by name: ``module:qualname``, ``package.module.Class.method``, ``Class.method``,
+    a bare function, or globs of these (``*.modify_tensors``, ``conversion.*:*Model.set_vocab``).
+
+    Without a module any will do. ``main`` names the module that runs as ``__main__``.
+    """
+
+    module: str | None
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> Spec:
+        """Raises ValueError, with a sentence, for what cannot be a place."""
+        match = _SPEC.fullmatch(text.strip())
+        if match is None or not re.search(r"\w|\*", match["name"]):
+            raise ValueError(
+                f"{text!r} is no place: expected FILE:LINE, LINE, a function, Class.method, "
+                "module:qualname or a glob of names"
+            )
+        return cls(match["module"], match["name"])
+
+    def __str__(self) -> str:
+        return self.name if self.module is None else f"{self.module}:{self.name}"
+
+    @functools.cached_property
+    def last(self) -> str | None:
+        """The function's own name, None where it is a glob."""
+        last = self.name.rpartition(".")[2]
+        return None if re.search(r"[*?\[]", last) else last
+
+    def may_be_in(self, module: str) -> bool:
+        """Whether code of *module* can match at all."""
+        return self.module is None or fnmatch.fnmatchcase(module, self.module)
+
+    def matches(self, module: str, code: types.CodeType) -> bool:
+        """Whether *code*, of *module*, is the function that is meant."""
+        if not is_function(code) or not self.may_be_in(module):
+            return False
+        qualname = code.co_qualname.replace(_LOCALS, "")
+        if self.module is not None or "." not in self.name:
+            return bool(self._pattern.fullmatch(qualname))
+        return bool(self._anywhere.fullmatch(f"{module}.{qualname}"))
+
+    @functools.cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        return re.compile(fnmatch.translate(self.name))
+
+    @functools.cached_property
+    def _anywhere(self) -> re.Pattern[str]:
+        return re.compile(rf"(?:.*\.)?{fnmatch.translate(self.name)}")
+
+
+def is_function(code: types.CodeType) -> bool:
+    """A function's code, not a module's or a class body's."""
+    return bool(code.co_flags & inspect.CO_OPTIMIZED)
+
+
+def walk(code: types.CodeType) -> Iterator[types.CodeType]:
+    """*code* and all code nested in it."""
+    yield code
+    for const in code.co_consts:
+        if isinstance(const, types.CodeType):
+            yield from walk(const)
+
+
+@dataclass(eq=False)
+class Search:
+    """A Spec being looked for, and every code object found for it so far."""
+
+    spec: Spec
+    found: Callable[[types.CodeType], None]
+    codes: list[types.CodeType] = field(default_factory=list)
+
+    def offer(self, module: str, code: types.CodeType) -> None:
+        if self.spec.matches(module, code) and not any(code is each for each in self.codes):
+            self.codes.append(code)
+            self.found(code)
+
+
+class Locator:
+    """Finds the code that Specs name: in functions that exist, and in modules as they load."""
+
+    def __init__(self) -> None:
+        self._searches: list[Search] = []
+        self._by_last: dict[str | None, list[Search]] = {}
+        self._main: tuple[str, types.CodeType] | None = None
+
+    def search(self, spec: Spec, found: Callable[[types.CodeType], None]) -> Search:
+        """Look for *spec* from now on; *found* is called for each code object, at once for those
+        that exist."""
+        search = Search(spec, found)
+        self._searches.append(search)
+        self._by_last.setdefault(spec.last, []).append(search)
+        if self._main is not None:
+            for code in walk(self._main[1]):
+                search.offer(self._main[0], code)
+        for module, code in live_functions():
+            if spec.last in (None, code.co_name):
+                search.offer(module, code)
+        return search
+
+    def forget(self, search: Search) -> None:
+        if search in self._searches:
+            self._searches.remove(search)
+            self._by_last[search.spec.last].remove(search)
+
+    def loaded(self, module: str, code: types.CodeType) -> None:
+        """A module's code is about to run: offer what is in it to every search."""
+        if module == "__main__":
+            self._main = (module, code)
+        globs = self._by_last.get(None, ())
+        for each in walk(code):
+            for search in (*self._by_last.get(each.co_name, ()), *globs):
+                search.offer(module, each)
+
+
+def live_functions() -> Iterator[tuple[str, types.CodeType]]:
+    """Module name and code of every Python function there is.
+
+    After gc.freeze() the collector does not show those frozen: then, what modules and their
+    classes hold.
+    """
+    candidates: Iterable[object] = gc.get_objects()
+    if gc.get_freeze_count():
+        candidates = [*candidates, *_held_by_modules()]
+    for each in candidates:
+        if type(each) is types.FunctionType:
+            module = each.__globals__.get("__name__")
+            yield (module if isinstance(module, str) else "?"), each.__code__
+
+
+def _held_by_modules() -> Iterator[object]:
+    for module in list(sys.modules.values()):
+        for value in list(getattr(module, "__dict__", {}).values()):
+            yield value
+            if isinstance(value, type):
+                for member in value.__dict__.values():
+                    yield getattr(member, "__func__", member)
+
+
+def function_code(value: object) -> types.CodeType | None:
+    """The code that a call of *value* runs, None where that is not Python.
+
+    Methods, classmethods, partials, decorated functions (through ``__wrapped__``) and classes
+    (their ``__init__``) are looked through; no attribute of a foreign object is computed.
+    """
+    for _ in range(20):
+        if isinstance(value, types.FunctionType):
+            value = inspect.getattr_static(value, "__wrapped__", value.__code__)
+        elif isinstance(value, types.CodeType):
+            return value
+        elif isinstance(value, types.MethodType | classmethod | staticmethod):
+            value = value.__func__
+        elif isinstance(value, functools.partial):
+            value = value.func
+        elif isinstance(value, type):
+            value = inspect.getattr_static(value, "__init__", None)
+        else:
+            return None
+    return None
+
+
+# -- modules as they load ----------------------------------------------------------------------
+
+
+def watch_imports(loaded: Callable[[str, types.CodeType], None]) -> Callable[[], None]:
+    """Call *loaded* with name and code of every module read from a file, before it runs.
+
+    Wraps SourceFileLoader.get_code, which also serves spec_from_file_location and leaves
+    ``__spec__`` and sys.meta_path as they were. Returns what undoes it.
+    """
+    loader = importlib.machinery.SourceFileLoader
+    own = loader.__dict__.get("get_code")
+    inherited = loader.get_code
+
+    def get_code(self: importlib.machinery.SourceFileLoader, fullname: str) -> object:
+        code = inherited(self, fullname)
+        if code is not None:
+            loaded(fullname, code)
+        return code
+
+    # Python leaves the frames of this file out of the traceback of a failed import: be one.
+    get_code.__code__ = get_code.__code__.replace(
+        co_filename="<frozen importlib._bootstrap_external>"
+    )
+    loader.get_code = get_code  # type: ignore[method-assign, assignment]
+
+    def undo() -> None:
+        if own is None:
+            del loader.get_code
+        else:
+            loader.get_code = own  # type: ignore[method-assign]
+
+    return undo
+
+
+# -- lines -------------------------------------------------------------------------------------
+
+
+def executable_lines(code: types.CodeType) -> set[int]:
+    """The lines on which *code*, with all that is nested in it, can stop."""
+    return {line for each in walk(code) for _, _, line in each.co_lines() if line}
+
+
+def nearest(lines: Iterable[int], line: int) -> int | None:
+    """The line of *lines* closest to *line*, the later of two."""
+    return min(lines, key=lambda each: (abs(each - line), -each), default=None)

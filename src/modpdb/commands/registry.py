@@ -1,0 +1,136 @@
+"""The commands of the prompt: one dict, one decorator."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from modpdb.debugger import ModPdb
+
+_OWN = ("stages", "gdb")
+_TOKEN = re.compile(r"(\S+)\s*(.*)", re.DOTALL)
+
+
+class UsageError(Exception):
+    """What was typed cannot be understood: one sentence, and what would have been."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """What followed a command's name: its options, then the target as typed."""
+
+    options: Mapping[str, str | bool]
+    target: str
+
+    def number(self, option: str) -> int | None:
+        """The value of *option* as a whole number, None where it was not given."""
+        value = self.options.get(option)
+        if value is None:
+            return None
+        if not re.fullmatch(r"\d+", str(value)):
+            raise UsageError(f"{option} takes a whole number, not {value!r}")
+        return int(str(value))
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command as it is typed.
+
+    ``options`` maps each option to the name of its value, "" for a flag. ``resumes``: the
+    program runs on after it. ``needs_frame``: an rc line with it waits for the first stop.
+    ``completes`` gives candidates for the target.
+    """
+
+    name: str
+    function: Callable[[ModPdb, Arguments], bool | None]
+    aliases: tuple[str, ...] = ()
+    options: Mapping[str, str] = field(default_factory=dict)
+    resumes: bool = False
+    needs_frame: bool = True
+    completes: Callable[[ModPdb, str], Iterable[str]] | None = None
+
+    def parse(self, text: str) -> Arguments:
+        """Split *text* into options and target.
+
+        Raises UsageError for an option that the command does not have or that lacks its value.
+        """
+        options: dict[str, str | bool] = {}
+        while (match := _TOKEN.match(text)) and is_option(match[1]):
+            name, given, value = match[1].partition("=")
+            text = match[2]
+            if name not in self.options:
+                raise UsageError(f"{self.name} has no option {name}; {self._choice()}")
+            if not self.options[name]:
+                if given:
+                    raise UsageError(f"{name} takes no value")
+                options[name] = True
+                continue
+            if not given:
+                match = _TOKEN.match(text)
+                if match is None:
+                    raise UsageError(f"{name} needs a value: {name} {self.options[name]}")
+                value, text = match[1], match[2]
+            options[name] = value
+        return Arguments(options, text.strip())
+
+    def _choice(self) -> str:
+        if not self.options:
+            return "it takes none"
+        return "it takes " + ", ".join(f"{k} {v}".rstrip() for k, v in self.options.items())
+
+    @property
+    def help(self) -> str:
+        return (self.function.__doc__ or "").strip()
+
+
+COMMANDS: dict[str, Command] = {}
+"""Every name and alias as typed, to its command."""
+
+
+def command(name: str, *aliases: str, **attributes: Any) -> Callable[[Any], Any]:
+    """Register a function ``f(debugger, arguments)`` as the command *name*.
+
+    Its docstring is its help, the first line its usage. It returns True for the program to go
+    on. *attributes* are those of Command.
+    """
+
+    def register(function: Callable[[ModPdb, Arguments], bool | None]) -> Any:
+        entry = Command(name, function, aliases, **attributes)
+        for each in (name, *aliases):
+            COMMANDS[each] = entry
+        return function
+
+    return register
+
+
+def is_option(token: str) -> bool:
+    """-d and --depth are options; -1 and - are the start of an expression."""
+    return re.match(r"--?[A-Za-z]", token) is not None
+
+
+def load_commands() -> list[str]:
+    """Register modpdb's commands and those of other packages (entry point ``modpdb.commands``).
+
+    Returns a sentence for each package whose commands cannot be loaded.
+    """
+    for module in _OWN:
+        importlib.import_module(f"modpdb.commands.{module}")
+    return _load_entry_points()
+
+
+def _load_entry_points() -> list[str]:
+    from importlib.metadata import entry_points
+
+    problems = []
+    for entry in entry_points(group="modpdb.commands"):
+        try:
+            entry.load()
+        except Exception as error:
+            problems.append(
+                f"commands of {entry.value} not loaded: {type(error).__name__}: {error}"
+            )
+    return problems

@@ -1,0 +1,554 @@
+"""ModPdb: the cycle of stop, prompt, go on. Knows no torch."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+import signal
+import sys
+import traceback
+import types
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from modpdb._pdbpp import pdbpp
+from modpdb.breakpoints.engine import TraceEngine
+from modpdb.breakpoints.locations import Locator
+from modpdb.commands.breaks import BreakCommands
+from modpdb.commands.language import recognise
+from modpdb.commands.registry import COMMANDS, Command, UsageError, load_commands
+from modpdb.prompt.plain import PlainInput
+from modpdb.rcfile import RcFiles, RcLine, read_rc_files
+from modpdb.repairs import Quit, RepairedPdb
+
+if TYPE_CHECKING:
+    from modpdb.presets.stages import Stages
+    from modpdb.prompt.session import TerminalInput
+
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_KNOWN_ARGUMENTS = set(inspect.signature(pdbpp.pdb.Pdb.__init__).parameters)
+_LEAVING = {"q", "quit", "exit", "EOF", "c", "cont", "continue", "debug"}
+# pdb's and pdbpp's own commands that work before there is a frame.
+_FRAMELESS = {
+    *("alias", "unalias", "b", "break", "tbreak", "cl", "clear", "commands", "condition"),
+    *("disable", "enable", "help", "h", "hf_hide", "hf_unhide", "ignore", "sticky"),
+}
+
+
+class ModPdb(BreakCommands, RepairedPdb):
+    """pdb for people who convert models: pdbpp's Pdb with modpdb's commands and breakpoints.
+
+    Takes what pdb.Pdb takes. ``readrc`` means .modpdbrc files here.
+    """
+
+    def __init__(self, *args: Any, readrc: bool = True, **kwargs: Any) -> None:
+        # 3.14 passes mode, backend and colorize, which an older pdb does not take.
+        optional = {"mode", "backend", "colorize"} - _KNOWN_ARGUMENTS
+        kwargs = {key: value for key, value in kwargs.items() if key not in optional}
+        super().__init__(*args, readrc=False, **kwargs)
+        self.prompt = type(self).prompt
+        # 3.14 has no such tables: it queues `silent` and resuming commands like any other.
+        self.commands_doprompt: dict[int, bool] = getattr(self, "commands_doprompt", {})
+        self.commands_silent: dict[int, bool] = getattr(self, "commands_silent", {})
+        self.locator = Locator()
+        self.engine = TraceEngine(self.trace_dispatch, self.has_lines)
+        self.stages: Stages | None = None
+        self.on_eof = "quit"
+        self.notes: list[str] = []  # said at the next stop
+        self.ended = False  # post-mortem: nothing runs any more
+        self._launched = False
+        self._waiting: list[str] = []  # rc lines that need a frame
+        self._running_lines = False
+        self._where = ""  # the rc line at hand
+        self._interrupted = False
+        self._plain: PlainInput | None = None
+        self._session: TerminalInput | None = None
+        self.reset()  # bdb and pdb miss attributes (curframe, botframe) before the first stop
+        if not self.use_color():
+            self.config.highlight = self.config.use_pygments = False
+        self.notes += load_commands()
+        if readrc:
+            self.run_rc_files(read_rc_files())
+
+    # pdbpp's `debug` gives the inner debugger its prompt by this name.
+    _pdbpp_prompt = property(
+        lambda self: self.prompt, lambda self, value: setattr(self, "prompt", value)
+    )
+
+    # -- tracing: bdb steps, the engine wakes it ----------------------------------------------
+
+    def trace_dispatch(self, frame: types.FrameType, event: str, arg: Any) -> Any:
+        if frame.f_code.co_filename.startswith(_PACKAGE):
+            return None  # our own code: where stepping leaves the script
+        if event == "call" and not self.quitting and self.engine.enters(frame):
+            return self.wake(frame)
+        return super().trace_dispatch(frame, event, arg)
+
+    def wake(self, frame: types.FrameType) -> Callable[..., Any]:
+        """Let bdb stop at the next line of *frame*."""
+        self._set_stopinfo(frame, None)
+        return self._trace_from(frame)
+
+    def _trace_from(self, frame: types.FrameType) -> Callable[..., Any]:
+        """Trace *frame* and its callers, down to the script's first."""
+        each: types.FrameType | None = frame
+        while each is not None:
+            each.f_trace = self.trace_dispatch
+            if each is self.botframe:
+                break
+            each = each.f_back
+        sys.settrace(self.trace_dispatch)
+        return self.trace_dispatch
+
+    def set_continue(self) -> None:
+        super().set_continue()
+        if not self.breaks and not self.engine.armed:
+            return
+        frame: types.FrameType | None = sys._getframe()
+        while frame is not None:
+            if frame.f_trace is not None and not self.has_lines(frame.f_code):
+                del frame.f_trace
+            if frame is self.botframe:
+                break
+            frame = frame.f_back
+        self.engine.wait()
+
+    def has_lines(self, code: types.CodeType) -> bool:
+        """Whether *code* has a line with a breakpoint."""
+        lines = self.breaks.get(self.canonic(code.co_filename))
+        return bool(lines) and any(line in lines for _, _, line in code.co_lines())
+
+    def break_anywhere(self, frame: types.FrameType) -> bool:
+        """Up to 3.13 bdb asks for the file only, and traces every function of it by lines."""
+        return self.has_lines(frame.f_code)
+
+    def set_trace(
+        self, frame: types.FrameType | None = None, commands: list[str] | None = None
+    ) -> None:
+        bottom = self.botframe if self._launched else None
+        super().set_trace(frame or sys._getframe().f_back)
+        if bottom is not None:
+            self.botframe = bottom  # the stack ends at the script, not in the launcher
+        self._waiting += commands or []
+
+    def launch(self, code: types.CodeType, namespace: dict[str, Any], stop: bool) -> None:
+        """Run the script; *stop* at its first line, else at the first breakpoint or stage."""
+        self.reset()
+        self._launched = True
+        self.locator.loaded("__main__", code)
+        try:
+            if stop:
+                sys.settrace(self.trace_dispatch)
+            else:
+                self.botframe = sys._getframe()
+                self.set_continue()
+            exec(code, namespace)
+        finally:
+            sys.settrace(None)
+            self._launched = False
+        if self.quitting:
+            raise Quit  # a bare `except:` of the script swallowed it
+
+    def post_mortem(self, error: BaseException) -> None:
+        """The prompt where *error* was raised."""
+        self.reset()
+        # Since 3.13 pdb takes the exception, for `exceptions`.
+        chained = hasattr(self, "_hold_exceptions")
+        self.interaction(None, error if chained else error.__traceback__)
+
+    def get_stack(self, f: types.FrameType | None, t: types.TracebackType | None) -> Any:
+        """pdbpp's stack without our own frames at its bottom."""
+        stack, index = super().get_stack(f, t)
+        own = sum(frame.f_code.co_filename.startswith(_PACKAGE) for frame, _ in stack)
+        if own == len(stack):
+            return stack, index
+        return stack[own:], max(0, index - own)
+
+    # -- interrupts ----------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def interrupts(self) -> Iterator[None]:
+        """While the script runs at a terminal, Ctrl-C brings the prompt up.
+
+        A handler that the script installs itself is left alone.
+        """
+        if not self.at_terminal() or signal.getsignal(signal.SIGINT) != signal.default_int_handler:
+            yield
+            return
+        signal.signal(signal.SIGINT, self._interrupt)
+        try:
+            yield
+        finally:
+            if signal.getsignal(signal.SIGINT) == self._interrupt:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _interrupt(self, signum: int, frame: types.FrameType | None) -> None:
+        if self._in_interaction or self._interrupted or frame is None:
+            self._interrupted = False
+            raise KeyboardInterrupt
+        self._interrupted = True
+        print(
+            "\ninterrupted: stopping at the next line (Ctrl-C again: KeyboardInterrupt there)",
+            file=self.stdout,
+        )
+        self._set_stopinfo(None, None)
+        self._trace_from(frame)
+
+    # -- a stop ----------------------------------------------------------------------------------
+
+    def interaction(self, frame: types.FrameType | None, tb_or_exc: Any = None) -> None:
+        """Show the stop and take commands until one lets the program go on.
+
+        pdbpp 0.12's discards the exception, so that chained ones (3.13) are lost, and runs rc
+        lines by pdb's means, which differ from version to version.
+        """
+        self.ended = frame is None
+        if self.ended:
+            self._sticky_skip_cls = True
+        self._interrupted = False
+        self._restore_sigint()
+        exceptions, tb = (), tb_or_exc
+        if hasattr(self, "_get_tb_and_exceptions"):
+            exceptions, tb = self._get_tb_and_exceptions(tb_or_exc)
+        self._in_interaction = True
+        try:
+            with self._holding(exceptions):
+                self.setup(frame, tb)
+                if self._run_lines(self._take_waiting()):
+                    self.forget()
+                    return
+                self._show_stop()
+                self.config.before_interaction_hook(self)
+                self._cmdloop()
+                self.forget()
+        finally:
+            self._in_interaction = False
+            if self.stages is not None:
+                self.stages.at = None
+
+    def _holding(self, exceptions: Any) -> Any:
+        if hasattr(self, "_hold_exceptions"):
+            return self._hold_exceptions(exceptions)
+        return contextlib.nullcontext()
+
+    def _restore_sigint(self) -> None:
+        """What pdb's `continue` installed, outside of the launcher."""
+        if pdbpp.pdb.Pdb._previous_sigint_handler:
+            with contextlib.suppress(ValueError):  # not the main thread
+                signal.signal(signal.SIGINT, pdbpp.pdb.Pdb._previous_sigint_handler)
+                pdbpp.pdb.Pdb._previous_sigint_handler = None
+
+    def _show_stop(self) -> None:
+        if not self.sticky:
+            self.print_stack_entry(self.stack[self.curindex])
+            self.print_hidden_frames_count()
+        if self.stages is not None and self.stages.at is not None:
+            spec = self.stages.at.spec
+            self.message(f"stage {spec.name}: {spec.says}")
+        for note in self.notes:
+            self.message(note)
+        self.notes.clear()
+
+    def bp_commands(self, frame: types.FrameType) -> bool:
+        """Run a breakpoint's `commands`, through aliases and `;;`, which pdb's (up to 3.13)
+        does not, and without its attribute check on 3.14. True: stop as usual."""
+        number = getattr(self, "currentbp", 0)
+        if number not in self.commands:
+            return True
+        self.currentbp = 0
+        last = self.lastcmd
+        self.setup(frame, None)
+        self._in_interaction = True
+        try:
+            resumed = self._run_lines(list(self.commands[number]))
+            self.lastcmd = last
+            if not self.commands_silent[number]:
+                self._show_stop()
+            if self.commands_doprompt[number] and not resumed:
+                self._cmdloop()
+        finally:
+            self._in_interaction = False
+        self.forget()
+        return False
+
+    # -- the loop ------------------------------------------------------------------------------
+
+    def _cmdloop(self) -> None:
+        """3.15's pdb replaces stdin and prompt here."""
+        while True:
+            try:
+                self.allow_kbdint = True
+                self.cmdloop()
+                self.allow_kbdint = False
+                return
+            except KeyboardInterrupt:
+                self.message("--KeyboardInterrupt--")
+
+    def cmdloop(self, intro: str | None = None) -> None:
+        """cmd.Cmd's, with our input in place of readline's."""
+        self.preloop()
+        stop: Any = None
+        while not stop:
+            line = self.cmdqueue.pop(0) if self.cmdqueue else self.read_line(self.prompt)
+            line = self.precmd(line)
+            stop = self.postcmd(self.onecmd(line), line)
+        self.postloop()
+
+    def _run_lines(self, lines: list[str]) -> bool:
+        """Run *lines* as if typed. True: one of them resumes; the rest waits for the next stop."""
+        kept, self.cmdqueue = self.cmdqueue, lines
+        self._running_lines = True
+        try:
+            while self.cmdqueue:
+                line = self.precmd(self.cmdqueue.pop(0))
+                if self.postcmd(self.onecmd(line), line):
+                    self._waiting = self.cmdqueue
+                    return True
+            return False
+        finally:
+            self.cmdqueue = kept
+            self._running_lines = False
+            self._where = ""
+
+    def _take_waiting(self) -> list[str]:
+        lines, self._waiting = self._waiting, []
+        return lines
+
+    def precmd(self, line: str) -> str:
+        self._where = line.where if isinstance(line, RcLine) else ""
+        return super().precmd(line)
+
+    def onecmd(self, line: str) -> Any:
+        try:
+            return super().onecmd(line)
+        except Exception as error:
+            # Leaving is done by exceptions too: pytest's do_quit raises its own.
+            if line.split(maxsplit=1)[:1] and line.split()[0] in _LEAVING:
+                raise
+            self.report(error, line.split(maxsplit=1)[0] if line.strip() else "")
+            return False
+
+    def report(self, error: BaseException, name: str) -> None:
+        """One line for an error inside a command; MODPDB_DEBUG=1 adds the traceback."""
+        said = "".join(traceback.format_exception_only(error)).strip().splitlines()
+        self.error(f"{name}: {said[-1] if said else type(error).__name__}")
+        if os.environ.get("MODPDB_DEBUG", "0") not in ("", "0"):
+            traceback.print_exception(error, file=self.stdout)
+
+    def error(self, msg: Any) -> None:
+        super().error(f"{self._where}: {msg}" if self._where else msg)
+
+    # -- lines ---------------------------------------------------------------------------------
+
+    def parseline(self, line: str) -> tuple[str | None, str | None, str]:
+        typed = recognise(line, COMMANDS, self._is_bound)
+        if typed is None:
+            return super().parseline(line)
+        if typed.name is None:
+            return None, None, line.strip()
+        argument = typed.argument
+        if typed.count is not None:
+            argument = pdbpp.ArgWithCount(argument, count=typed.count)
+        return typed.name, argument, line.strip()
+
+    def is_statement(self, text: str) -> bool:
+        """Whether *text* is Python to execute, no command."""
+        name = self.parseline(text.lstrip())[0] if text.strip() else None
+        return not name or not hasattr(self, "do_" + name)
+
+    def _is_bound(self, name: str) -> bool:
+        frame = self.curframe
+        return frame is not None and (name in self.curframe_locals or name in frame.f_globals)
+
+    def __getattr__(self, name: str) -> Any:
+        # Commands are not methods: dir(), and with it completion, would show do_linear_path too.
+        if name.startswith("do_") and name[3:] in COMMANDS:
+            entry = COMMANDS[name[3:]]
+            return lambda argument: self._run_command(name[3:], entry, argument)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def _run_command(self, name: str, entry: Command, text: str) -> bool:
+        if not text and self._is_bound(name):
+            self.message(f"({name} is the command; !{name} shows the variable)")
+        try:
+            if entry.needs_frame and self.curframe is None:
+                raise UsageError(f"{entry.name} needs a stopped program")
+            return bool(entry.function(self, entry.parse(text)))
+        except UsageError as error:
+            self.error(error)
+        except (KeyboardInterrupt, Quit):
+            raise
+        except BaseException as error:  # of whatever objects the script holds
+            self.report(error, entry.name)
+        return False
+
+    def resumes(self, name: str) -> bool:
+        return COMMANDS[name].resumes if name in COMMANDS else super().resumes(name)
+
+    # -- input and output ----------------------------------------------------------------------
+
+    def at_terminal(self) -> bool:
+        """Whether a person types and reads."""
+        return (
+            _is_terminal(self.stdin)
+            and _is_terminal(self.stdout)
+            and os.environ.get("TERM") != "dumb"
+        )
+
+    def use_color(self) -> bool:
+        return _is_terminal(self.stdout) and not os.environ.get("NO_COLOR")
+
+    def read_line(self, prompt: str) -> str:
+        """The next line typed; "EOF" at the end of input, as cmd.Cmd has it."""
+        if self._running_lines and self.commands_defining:
+            self.error("`commands` without `end`")
+            return "end"
+        try:
+            return self._input().read(prompt)
+        except EOFError:
+            return "EOF"
+
+    def read_more(self) -> str | None:
+        if self.cmdqueue:
+            return self.cmdqueue.pop(0)
+        line = None if self._running_lines else self.read_line("...     ")
+        return None if line == "EOF" else line
+
+    def ask(self, question: str) -> str:
+        line = self.cmdqueue.pop(0) if self.cmdqueue else self.read_line(question)
+        return "" if line == "EOF" else line.strip().lower()
+
+    def _input(self) -> PlainInput | TerminalInput:
+        if self.at_terminal():
+            if self._session is None:
+                from modpdb.prompt.session import TerminalInput
+
+                self._session = TerminalInput(self)
+            return self._session
+        return self.plain_input()
+
+    def plain_input(self) -> PlainInput:
+        if self._plain is None or self._plain.stdin is not self.stdin:
+            self._plain = PlainInput(self.stdin, self.stdout)
+        return self._plain
+
+    def input_at_end(self) -> bool:
+        """Whether nobody will type anything any more."""
+        return not self._waiting and not self.at_terminal() and self.plain_input().at_end()
+
+    def show(self, *renderables: Any) -> None:
+        """Print what a view made."""
+        from modpdb.views.console import print_to
+
+        print_to(self.stdout, renderables, color=self.use_color())
+
+    def one_line(self, value: Any) -> str:
+        from modpdb.probes.values import one_line
+
+        return one_line(value)
+
+    # -- rc files ------------------------------------------------------------------------------
+
+    def run_rc_files(self, files: RcFiles) -> None:
+        """Run what needs no frame now; the rest, in order, at the first stop.
+
+        After a line that lets the program go on, everything waits.
+        """
+        for problem in files.refused:
+            self.notes.append(problem)
+        if files.loaded:
+            self.notes.append(f"loaded {' and '.join(files.loaded)}")
+        self.run_early(files.lines)
+
+    def run_early(self, lines: Iterable[str]) -> None:
+        rest = list(lines)
+        while rest:
+            line = rest.pop(0)
+            if self._waiting_for_good() or not self._frameless(line):
+                self._waiting.append(line)
+                continue
+            block = [line]
+            if line.split()[0] == "commands":
+                block += _until_end(rest)
+            self._run_lines(block)
+
+    def _waiting_for_good(self) -> bool:
+        return any(self.resumes(line.split()[0]) for line in self._waiting)
+
+    def _frameless(self, line: str) -> bool:
+        name = self.parseline(line)[0]
+        if name in COMMANDS:
+            return not COMMANDS[name].needs_frame
+        return name in _FRAMELESS
+
+    # -- commands of pdb that need care --------------------------------------------------------
+
+    def do_EOF(self, arg: str) -> Any:
+        """Handle the end of input: as `quit`, or as --on-eof says."""
+        if not self._launched:
+            return self.do_quit("")
+        if self.on_eof == "continue":
+            self.message("end of input: the script runs on")
+            return self.do_continue("")
+        self.message("end of input: quit")
+        return self.do_quit("")
+
+    def do_args(self, arg: str) -> None:
+        """a(rgs)
+
+        Print the arguments of the current function, a line each; tensors in their one-line form.
+        """
+        code, values = self.curframe.f_code, self.curframe_locals
+        many = bool(code.co_flags & inspect.CO_VARARGS) + bool(
+            code.co_flags & inspect.CO_VARKEYWORDS
+        )
+        for name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + many]:
+            value = self.one_line(values[name]) if name in values else "*** undefined ***"
+            self.message(f"{name} = {value}")
+
+    do_a = do_args
+
+    def do_run(self, arg: str) -> None:
+        """run
+
+        Not in modpdb: nothing is run again. Quit, and start it anew.
+        """
+        self.error("modpdb runs a program once; quit (q) and start it again")
+
+    do_restart = do_run
+
+    def do_help(self, arg: str) -> Any:
+        """h(elp) [COMMAND]
+
+        Without argument, list the commands; with one, its help.
+        """
+        if arg in COMMANDS:
+            self.message(COMMANDS[arg].help)
+            return None
+        if not arg:
+            self.message("modpdb's commands (help NAME):")
+            for entry in dict.fromkeys(COMMANDS.values()):
+                lines = entry.help.splitlines()
+                names = ", ".join((entry.name, *entry.aliases))
+                self.message(f"  {names:<20} {lines[2] if len(lines) > 2 else lines[0]}")
+        return super().do_help(arg)
+
+    do_h = do_help
+
+
+def _is_terminal(stream: Any) -> bool:
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, ValueError):  # replaced by something that is no file, or closed
+        return False
+
+
+def _until_end(lines: list[str]) -> list[str]:
+    """Take the body of a `commands` list off *lines*, its `end` included."""
+    body = []
+    while lines:
+        body.append(lines.pop(0))
+        if body[-1].strip() == "end":
+            break
+    return body

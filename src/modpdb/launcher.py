@@ -1,0 +1,334 @@
+"""Runs a Launch: the target as __main__, its exit status, post-mortem."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import pkgutil
+import runpy
+import sys
+import tokenize
+import traceback
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from modpdb.breakpoints.locations import watch_imports
+from modpdb.cli import Launch
+from modpdb.debugger import ModPdb
+from modpdb.presets import Preset, PresetError, preset_for, preset_named
+from modpdb.rcfile import read_rc_files
+from modpdb.repairs import Quit
+
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
+class CannotStart(Exception):
+    """Why nothing was run, in one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Code to run as __main__, and the names that Python would give it.
+
+    ``path`` is what Python would put at sys.path[0], None for nothing; ``argument`` the
+    script's sys.argv[0].
+    """
+
+    code: types.CodeType
+    names: dict[str, Any]
+    path: str | None
+    argument: str
+
+
+def run(launch: Launch) -> int | str | None:
+    """Run *launch*; returns what sys.exit should be given."""
+    try:
+        return _run(launch)
+    except (CannotStart, PresetError) as error:
+        print(f"modpdb: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(launch: Launch) -> int | str | None:
+    preset = _preset(launch)
+    debugger = ModPdb(nosigint=True, readrc=False)
+    debugger.on_eof = launch.on_eof
+    undo_watch = watch_imports(debugger.locator.loaded)
+    kept_main = sys.modules["__main__"]
+    try:
+        try:
+            target = _find_target(launch)
+        except SyntaxError as error:
+            _print_exception(error)
+            return 1
+        debugger.mainpyfile = debugger.canonic(target.code.co_filename)
+        if preset is not None:
+            _set_up_stages(debugger, preset, launch)
+        _read_commands(debugger, launch)
+        sys.argv[:] = [target.argument, *launch.arguments]
+        main = _main_module(target)
+        with debugger.interrupts(), _breakpoints_open(debugger):
+            return _run_main(debugger, target, main, stop=not launch.stops)
+    finally:
+        undo_watch()
+        _report_never_found(debugger)
+        # The script's __main__ stays: atexit handlers and threads may need it. Ours lives on.
+        sys.modules.setdefault("modpdb.__main__", kept_main)
+
+
+# -- what to run ---------------------------------------------------------------------------------
+
+
+def _find_target(launch: Launch) -> Target:
+    """Find and compile it as Python would. Raises CannotStart, or SyntaxError."""
+    if launch.is_module:
+        return _module_target(launch.target)
+    if pkgutil.get_importer(launch.target) is not None:
+        return _folder_target(launch.target)
+    return _script_target(launch.target)
+
+
+def _script_target(typed: str) -> Target:
+    file = os.path.join(os.getcwd(), typed)
+    try:
+        with io.open_code(file) as stream:
+            source = stream.read()
+    except OSError as error:
+        raise CannotStart(f"can't open {typed!r}: {error.strerror}") from None
+    code = pkgutil.read_code(io.BytesIO(source))  # a .pyc file
+    if code is None:
+        _check_decodes(typed, source)
+        code = compile(source, file, "exec", dont_inherit=True)
+    from importlib.machinery import SourceFileLoader
+
+    names = {"__file__": file, "__loader__": SourceFileLoader("__main__", file)}
+    folder = None if sys.flags.safe_path else os.path.dirname(os.path.realpath(file))
+    _replace_path(folder)
+    return Target(code, names, folder, typed)
+
+
+def _check_decodes(typed: str, source: bytes) -> None:
+    if b"\0" in source:
+        raise CannotStart(f"{typed!r} is not Python source: it holds NUL bytes")
+    try:
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(source).readline)
+        source.decode(encoding)
+    except (SyntaxError, UnicodeDecodeError, LookupError) as error:
+        raise CannotStart(f"{typed!r} is not Python source: {error}") from None
+
+
+def _folder_target(typed: str) -> Target:
+    """A folder or zip file with a __main__.py."""
+    path = os.path.join(os.getcwd(), typed)
+    _replace_path(path, always=True)
+    try:
+        _, spec, code = runpy._get_main_module_details()  # type: ignore[attr-defined]
+    except ImportError as error:
+        raise CannotStart(f"{typed!r} cannot be run: {error}") from None
+    return Target(code, _names_of(spec), path, typed)
+
+
+def _module_target(name: str) -> Target:
+    _replace_path(None if sys.flags.safe_path else os.getcwd())
+    try:
+        _, spec, code = runpy._get_module_details(name)  # type: ignore[attr-defined]
+    except ImportError as error:
+        raise CannotStart(str(error)) from None
+    return Target(code, _names_of(spec), os.getcwd(), spec.origin or name)
+
+
+def _names_of(spec: Any) -> dict[str, Any]:
+    return {
+        "__file__": spec.origin,
+        "__cached__": spec.cached,
+        "__loader__": spec.loader,
+        "__package__": spec.parent,
+        "__spec__": spec,
+    }
+
+
+def _replace_path(path: str | None, always: bool = False) -> None:
+    """Put *path* where Python put ours: `python -m modpdb` its working directory, the console
+    script its folder; under -P, nothing."""
+    if not sys.flags.safe_path:
+        del sys.path[0]
+    if path is not None and (always or not sys.flags.safe_path):
+        sys.path.insert(0, path)
+
+
+def _main_module(target: Target) -> types.ModuleType:
+    """A __main__ like the one that Python would have made, in sys.modules."""
+    ours = vars(sys.modules["__main__"])
+    main = types.ModuleType("__main__")
+    names = vars(main)
+    names.update({"__annotations__": {}} if "__annotations__" in ours else {})
+    names["__builtins__"] = sys.modules["builtins"]
+    names["__file__"] = None
+    if "__cached__" in ours:
+        names["__cached__"] = None
+    names.update(target.names)
+    sys.modules["__main__"] = main
+    return main
+
+
+# -- presets and commands ------------------------------------------------------------------------
+
+
+def _preset(launch: Launch) -> Preset | None:
+    if not launch.use_preset:
+        if launch.stops:
+            raise CannotStart("--stop names a stage of a preset: it cannot go with --no-preset")
+        return None
+    preset = preset_named(launch.preset) if launch.preset else preset_for(_file_name(launch))
+    known = [stage.name for stage in preset.stages]
+    for stop in launch.stops:
+        if stop not in known:
+            raise CannotStart(
+                f"--stop: {stop!r} is no stage of preset {preset.name}; "
+                f"there are {', '.join(known)}"
+            )
+    return preset
+
+
+def _file_name(launch: Launch) -> str:
+    return launch.target.rpartition(".")[2] + ".py" if launch.is_module else launch.target
+
+
+def _set_up_stages(debugger: ModPdb, preset: Preset, launch: Launch) -> None:
+    from modpdb.presets.stages import Stages
+
+    debugger.stages = Stages(preset, debugger.engine, debugger.locator)
+    debugger.stages.stop_only_at(launch.stops or preset.default)
+    stops = debugger.stages.stopping()
+    runs = f"c runs to stage {' or '.join(stops)}" if stops else "no stage stops"
+    debugger.notes.append(
+        f"preset {preset.name}: {runs} · `stages` lists, --stop STAGE changes it"
+    )
+
+
+def _read_commands(debugger: ModPdb, launch: Launch) -> None:
+    try:
+        if launch.use_rc:
+            debugger.run_rc_files(read_rc_files(launch.rc))
+    except (OSError, UnicodeDecodeError) as error:
+        raise CannotStart(f"--rc: can't read {launch.rc!r}: {error}") from None
+    debugger.run_early(launch.commands)
+
+
+def _report_never_found(debugger: ModPdb) -> None:
+    """Said on standard error: what stands on standard output is the script's."""
+    missing = debugger.never_found()
+    if debugger.stages is not None and not debugger.ended:
+        preset = debugger.stages.preset
+        if preset.name != "generic":
+            missing += [
+                f"preset {preset.name}: stage {stage.spec.name} matched nothing "
+                f"({', '.join(map(str, stage.spec.at))})"
+                for stage in debugger.stages.never_found()
+            ]
+    for each in missing:
+        print(f"modpdb: {each}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _breakpoints_open(debugger: ModPdb) -> Iterator[None]:
+    """Let breakpoint() and pdb.set_trace() of the script open this debugger."""
+
+    def set_trace(
+        *args: Any, header: str | None = None, commands: list[str] | None = None, **kwargs: Any
+    ) -> None:
+        if header is not None:
+            debugger.message(header)
+        debugger.set_trace(sys._getframe().f_back, commands)
+
+    import pdb
+
+    places: list[tuple[Any, str]] = [(pdb, "set_trace"), (sys.modules["pdbpp"], "set_trace")]
+    if os.environ.get("PYTHONBREAKPOINT", "") in ("", "modpdb.set_trace", "pdb.set_trace"):
+        places.append((sys, "breakpointhook"))
+    kept: list[tuple[Any, str, Callable[..., Any]]] = []
+    for holder, name in places:
+        kept.append((holder, name, getattr(holder, name)))
+        setattr(holder, name, set_trace)
+    try:
+        yield
+    finally:
+        for holder, name, function in kept:
+            if getattr(holder, name) is set_trace:
+                setattr(holder, name, function)
+
+
+# -- running, and how it ends --------------------------------------------------------------------
+
+
+def _run_main(
+    debugger: ModPdb, target: Target, main: types.ModuleType, stop: bool
+) -> int | str | None:
+    try:
+        debugger.launch(target.code, vars(main), stop)
+    except Quit:
+        return 1
+    except SystemExit as error:
+        return _exited(debugger, error)
+    except BaseException as error:
+        _strip(error)
+        _print_exception(error)
+        if isinstance(error, KeyboardInterrupt) and not debugger.at_terminal():
+            # Python ends by the signal itself if this comes out at the top; it is printed.
+            sys.excepthook = lambda *args: None
+            raise
+        _post_mortem(debugger, error)
+        if isinstance(error, KeyboardInterrupt):
+            sys.excepthook = lambda *args: None
+            raise
+        return 1
+    return None
+
+
+def _exited(debugger: ModPdb, error: SystemExit) -> int | str | None:
+    """SystemExit: its status, after a look at why where that is not success."""
+    code = error.code
+    if code is None or code == 0:
+        return code
+    if not isinstance(code, int):
+        print(code, file=sys.stderr)
+        code = 1
+    _strip(error)
+    _post_mortem(debugger, error)
+    return code
+
+
+def _post_mortem(debugger: ModPdb, error: BaseException) -> None:
+    debugger.ended = True
+    if error.__traceback__ is None or debugger.input_at_end():
+        return
+    if isinstance(error, SystemExit):
+        debugger.notes.append(f"the script exits with status {error.code!r}")
+    with contextlib.suppress(Quit):
+        debugger.post_mortem(error)
+
+
+def _strip(error: BaseException) -> None:
+    """Take our own frames off the top of the traceback."""
+    tb = error.__traceback__
+    while tb is not None and tb.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+        tb = tb.tb_next
+    error.__traceback__ = tb
+
+
+def _print_exception(error: BaseException) -> None:
+    """As Python prints an uncaught exception: by sys.excepthook, noted in sys.last_*."""
+    if isinstance(error, SyntaxError):
+        _strip(error)
+    sys.last_type, sys.last_value, sys.last_traceback = type(error), error, error.__traceback__
+    sys.last_exc = error  # type: ignore[attr-defined]
+    try:
+        sys.excepthook(type(error), error, error.__traceback__)
+    except BaseException:
+        print("Error in sys.excepthook:", file=sys.stderr)
+        traceback.print_exc()
+        print("\nOriginal exception was:", file=sys.stderr)
+        sys.__excepthook__(type(error), error, error.__traceback__)

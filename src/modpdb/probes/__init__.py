@@ -1,0 +1,1 @@
+"""Look at live objects, disturb nothing, return plain dataclasses. They know no debugger."""

@@ -1,0 +1,156 @@
+"""What stands behind a function whose source Python cannot show."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import types
+from dataclasses import dataclass
+from typing import Any
+
+from modpdb.probes._torch import torch_or_none
+
+# Dispatch keys by device type, where upper case does not make the one of the other.
+_KEYS = {"meta": "Meta", "privateuseone": "PrivateUse1", "lazy": "Lazy", "vulkan": "Vulkan"}
+_ROW = re.compile(r"^(?P<key>\w+): (?:\w+ )?registered at (?P<place>\S+) \[(?P<kind>[^\]]+)\]$")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a function is defined; file is "" and line 0 for what was not written in Python."""
+
+    name: str
+    file: str = ""
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Builtin:
+    """A function as Python sees it, and the builtin that it is expected to be.
+
+    is_target: the outcome of `function is target`, tried on the live objects.
+    source_error: what inspect.getsource() raised; "" where there is Python source.
+    """
+
+    name: str
+    target: str
+    is_target: bool
+    type_name: str
+    library: str
+    doc: tuple[str, ...]
+    source_error: str
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class CppSource:
+    """Where the C++ behind an operator is: a path in pytorch's repository, and the commit."""
+
+    function: str
+    path: str
+    commit: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A row of the dispatcher's table: what runs for one dispatch key.
+
+    kind is the dispatcher's own word: "math kernel" for a composite one, "kernel",
+    "autograd kernel", "backend fallback".
+    """
+
+    key: str
+    kind: str
+    place: str
+
+
+def source_of(function: Any) -> Source:
+    """Name, file and line of a function, method, partial or callable object; nothing is called."""
+    while True:
+        if isinstance(function, functools.partial):
+            function = function.func
+        elif isinstance(function, types.MethodType):
+            function = function.__func__
+        else:
+            break
+    if isinstance(function, types.FunctionType):
+        code = function.__code__
+        return Source(function.__qualname__, code.co_filename, code.co_firstlineno)
+    if isinstance(function, types.BuiltinFunctionType):
+        return Source(function.__qualname__)
+    called = inspect.getattr_static(type(function), "__call__", None)
+    name = type(function).__qualname__
+    if isinstance(called, types.FunctionType):
+        return Source(name, called.__code__.co_filename, called.__code__.co_firstlineno)
+    return Source(name)
+
+
+def linear_builtin() -> Builtin:
+    """torch.nn.functional.linear as it is bound at this moment."""
+    torch = torch_or_none()
+    function = torch.nn.functional.linear
+    error = ""
+    try:
+        inspect.getsource(function)
+    except (TypeError, OSError) as problem:
+        error = f"{type(problem).__name__}: {problem}"
+    return Builtin(
+        name="torch.nn.functional.linear",
+        target="torch._C._nn.linear",
+        is_target=function is torch._C._nn.linear,
+        type_name=type(function).__name__,
+        library=str(torch._C.__file__),
+        doc=_first_lines(getattr(function, "__doc__", None)),
+        source_error=error,
+        source=source_of(function),
+    )
+
+
+def _first_lines(doc: object, limit: int = 3) -> tuple[str, ...]:
+    """The signature of a docstring and its first sentence, without Sphinx's markup."""
+    if not isinstance(doc, str):
+        return ()
+    plain = re.sub(r":\w+:`([^`<]+?)(?:\s*<[^>]*>)?`", r"\1", doc)
+    lines = (line.strip() for line in plain.splitlines())
+    return tuple(line for line in lines if line)[:limit]
+
+
+def linear_cpp() -> CppSource:
+    """The C++ of aten::linear, at the commit from which this torch was built.
+
+    commit and url are "" where the build does not tell its commit.
+    """
+    path = "aten/src/ATen/native/Linear.cpp"
+    commit = str(getattr(torch_or_none().version, "git_version", None) or "")
+    known = re.fullmatch(r"[0-9a-f]{7,40}", commit) is not None
+    url = f"https://github.com/pytorch/pytorch/blob/{commit}/{path}" if known else ""
+    return CppSource("at::native::linear", path, commit if known else "", url)
+
+
+def kernels(operator: str, device_type: str, autocast: bool = False) -> tuple[Kernel, ...]:
+    """What the dispatcher holds for *operator* ("aten::linear") on this type of device.
+
+    Rows in the order in which the dispatcher goes by: autocast (if it is on), autograd, the
+    device itself. () where the dispatcher's table cannot be read.
+    """
+    torch = torch_or_none()
+    try:
+        table = torch._C._dispatch_dump_table(operator)
+    except (AttributeError, RuntimeError):  # a private function, and it knows no such operator
+        return ()
+    rows = {found["key"]: found for line in table.splitlines() if (found := _ROW.match(line))}
+    device = _KEYS.get(device_type, device_type.upper())
+    keys = [f"Autocast{device}"] * autocast + [f"Autograd{device}", device]
+    return tuple(
+        Kernel(key, rows[key]["kind"], _in_repository(rows[key]["place"]))
+        for key in keys
+        if key in rows
+    )
+
+
+def _in_repository(place: str) -> str:
+    """The path in pytorch's repository, without that of the machine which built torch."""
+    found = re.search(r"(?:build/)?(?:aten/src|torch/csrc|c10|functorch)/.*", place)
+    return found[0] if found else place

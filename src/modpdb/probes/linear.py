@@ -1,0 +1,305 @@
+"""A linear layer's way from the attribute down to the kernels, as plain data."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from modpdb.probes._torch import torch_or_none
+from modpdb.probes.builtins import (
+    Builtin,
+    CppSource,
+    Kernel,
+    Source,
+    kernels,
+    linear_builtin,
+    linear_cpp,
+)
+from modpdb.probes.linear_branch import (
+    Branch,
+    Call,
+    TensorFacts,
+    branch,
+    kinds_of_input,
+    surroundings,
+    tensor_facts,
+)
+from modpdb.probes.linear_layer import (
+    Hook,
+    Operand,
+    child,
+    class_names,
+    features,
+    forward_of,
+    held_in,
+    hooks_of,
+    kind_of,
+    operand,
+    registered,
+)
+
+# What fits on the screen: larger matrices are shown by their shapes only.
+_SHOWN_COLUMNS = 8
+_SHOWN_ROWS = 8
+
+Number = int | float | bool | complex
+Matrix = tuple[tuple[Number, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A name in y = x Wᵀ + b with its shape; "…" stands for what no input has fixed."""
+
+    name: str
+    shape: tuple[int | str, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Arithmetic:
+    """The numbers of y = x Wᵀ + b, the input's leading dimensions flattened to rows.
+
+    product and y were computed by Python from the values, in its float64.
+    """
+
+    x: Matrix
+    weight_t: Matrix
+    product: Matrix
+    bias: tuple[Number, ...] | None
+    y: Matrix
+
+
+@dataclass(frozen=True, slots=True)
+class LinearPath:
+    """The whole way of one layer. branch is set where there is an input, branches where not.
+
+    held_in: "_modules['q_proj'] of Gemma3Attention", "" if unknown. kind: see `kind_of`.
+    forward_is: see `forward_of`. cpp is None where the way does not lead to aten::linear.
+    """
+
+    path: str
+    held_in: str
+    kind: str
+    classes: tuple[str, ...]
+    in_features: int | None
+    out_features: int | None
+    weight: Operand
+    bias: Operand
+    hooks: tuple[Hook, ...]
+    forward: Source
+    forward_is: str
+    builtin: Builtin
+    operator: str
+    cpp: CppSource | None
+    kernels: tuple[Kernel, ...]
+    x: TensorFacts | None
+    steps: tuple[Step, ...]
+    arithmetic: Arithmetic | None
+    branch: Branch | None
+    branches: tuple[tuple[str, Branch], ...]
+
+    @property
+    def fast_path(self) -> bool:
+        """Whether _call_impl goes straight to `forward`, as it does without hooks."""
+        return not self.hooks
+
+
+@dataclass(frozen=True, slots=True)
+class LinearRow:
+    """One linear among others. shared_with: the path under which it was met first, or ""."""
+
+    path: str
+    kind: str
+    class_name: str
+    in_features: int | None
+    out_features: int | None
+    bias: bool
+    dtype: str
+    hooked: bool = False
+    shared_with: str = ""
+
+
+def linear_path(layer: Any, path: str = "", x: Any = None, owner: Any = None) -> LinearPath:
+    """The way of `layer(x)`; nothing of it is run.
+
+    path: how the frame reaches the layer, as it is to be shown. x: a tensor [..., in] or None.
+    owner: the module that holds the layer, if known; which of its dicts does is then looked up.
+    Raises TypeError for a layer that is no linear, or an x that is no tensor.
+    """
+    torch = torch_or_none()
+    kind = kind_of(layer)
+    if kind is None:
+        raise TypeError(f"{type(layer).__name__} is no linear layer")
+    if x is not None and not isinstance(x, torch.Tensor):
+        raise TypeError(f"the input is a {type(x).__name__}, no tensor")
+    holder = held_in(owner, layer)
+    inner = child(layer, "_orig_mod") if kind == "compiled" else layer
+    weight, bias = operand(inner, "weight"), operand(inner, "bias")
+    outs, ins = features(inner, weight)
+    facts = None if x is None else tensor_facts(x)
+    forward, forward_is = forward_of(inner)
+    return LinearPath(
+        path=path,
+        held_in=f"{holder} of {type(owner).__name__}" if holder else "",
+        kind=kind,
+        classes=class_names(layer),
+        in_features=ins,
+        out_features=outs,
+        weight=weight,
+        bias=bias,
+        hooks=(*hooks_of(layer), *(hooks_of(inner) if inner is not layer else ())),
+        forward=forward,
+        forward_is=forward_is,
+        builtin=linear_builtin(),
+        x=facts,
+        steps=_steps(facts, outs, ins, bias),
+        arithmetic=None if x is None else _arithmetic(inner, x),
+        **_operator(kind, weight, bias, facts),
+    )
+
+
+def _operator(kind: str, weight: Operand, bias: Operand, x: TensorFacts | None) -> dict[str, Any]:
+    """The part of a LinearPath from the dispatcher on."""
+    device = next((each.device_type for each in (weight.tensor, x) if each is not None), "cpu")
+    around = surroundings(device)
+    if kind.endswith("quantised"):
+        operator = "quantized::linear_dynamic" if kind.startswith("dyn") else "quantized::linear"
+        chosen = Branch("not known", f"{operator} has kernels of its own")
+        table, cpp = kernels(operator, device), None
+    else:
+        operator, cpp = "aten::linear", linear_cpp()
+        chosen = None if x is None else _branch(weight, bias, x)
+        table = kernels(operator, device, autocast=bool(around.autocast))
+    kinds: tuple[tuple[str, Branch], ...] = ()
+    if x is None and chosen is None and weight.tensor is not None:
+        kinds = kinds_of_input(weight.tensor, bias.tensor, around)
+    return {
+        "operator": operator,
+        "cpp": cpp,
+        "kernels": table,
+        "branch": chosen,
+        "branches": kinds,
+    }
+
+
+def predict(layer: Any, x: Any) -> Branch:
+    """The branch of at::native::linear that `layer(x)` takes within F.linear; nothing is run."""
+    return _branch(operand(layer, "weight"), operand(layer, "bias"), tensor_facts(x))
+
+
+def _branch(weight: Operand, bias: Operand, x: TensorFacts) -> Branch:
+    if weight.tensor is None:
+        return Branch("not known", f"weight: {weight.note or weight.place}")
+    if bias.tensor is None and bias.place != "none":
+        return Branch("not known", f"bias: {bias.note or bias.place}")
+    return branch(Call(x, weight.tensor, bias.tensor, surroundings(x.device_type)))
+
+
+def _steps(
+    x: TensorFacts | None, outs: int | None, ins: int | None, bias: Operand
+) -> tuple[Step, ...]:
+    """The shapes of y = x Wᵀ + b in order; they end where x does not fit."""
+    out, into = "?" if outs is None else outs, "?" if ins is None else ins
+    batch: tuple[int | str, ...] = ("…",) if x is None else x.shape[:-1]
+    steps = [
+        Step("x", (*batch, into) if x is None else x.shape),
+        Step("W", (out, into), "stored as [out, in]"),
+        Step("Wᵀ", (into, out), "a view, no copy"),
+    ]
+    if x is not None and (not x.shape or x.shape[-1] != into):
+        return tuple(steps)
+    steps.append(Step("x Wᵀ", (*batch, out)))
+    if bias.place != "none":
+        shape = (out,) if bias.tensor is None else bias.tensor.shape
+        steps.append(Step("b", shape, "broadcast over the rows"))
+    steps.append(Step("y", (*batch, out)))
+    return tuple(steps)
+
+
+def _arithmetic(layer: Any, x: Any) -> Arithmetic | None:
+    """The numbers, if all of them are stored and few enough to look at."""
+    parameters = registered(layer, "_parameters")
+    weight, bias = (parameters.get(name) for name in ("weight", "bias"))
+    if weight is None or operand(layer, "weight").place == "property":
+        return None
+    if not all(_readable(each) for each in (x, weight, bias) if each is not None):
+        return None
+    rows = math.prod(x.shape[:-1])
+    fits = x.dim() > 0 and weight.dim() == 2 and x.shape[-1] == weight.shape[1]
+    fits = fits and 0 < rows <= _SHOWN_ROWS and 0 < max(weight.shape) <= _SHOWN_COLUMNS
+    if not fits or (bias is not None and tuple(bias.shape) != (weight.shape[0],)):
+        return None
+    numbers = _rows(x.detach().tolist(), x.dim())
+    stored = weight.detach().tolist()
+    product = tuple(
+        tuple(sum(a * b for a, b in zip(row, column, strict=True)) for column in stored)
+        for row in numbers
+    )
+    offsets = None if bias is None else tuple(bias.detach().tolist())
+    y = product
+    if offsets is not None:
+        y = tuple(tuple(a + b for a, b in zip(row, offsets, strict=True)) for row in product)
+    return Arithmetic(numbers, tuple(zip(*stored, strict=True)), product, offsets, y)
+
+
+def _readable(tensor: Any) -> bool:
+    """Whether tolist() gives the values, and nothing of the user's sees that they are read."""
+    torch = torch_or_none()
+    if torch.nn.parameter.is_lazy(tensor):
+        return False
+    facts = tensor_facts(tensor)
+    plain = facts.layout == "strided" and facts.device_type != "meta" and not facts.subclass
+    return plain and not tensor.is_quantized and not surroundings(facts.device_type).intercepted
+
+
+def _rows(values: Any, depth: int) -> Matrix:
+    """Nested lists flattened to rows; a 1-D input is one row."""
+    if depth == 1:
+        return (tuple(values),)
+    for _ in range(depth - 2):
+        values = [row for block in values for row in block]
+    return tuple(tuple(row) for row in values)
+
+
+def linears(root: Any, prefix: str = "") -> list[LinearRow]:
+    """Every linear below *root* (itself included), in the order of named_modules().
+
+    A layer reachable under several names is listed under each, with the first one's.
+    """
+    met: dict[int, str] = {}
+    rows = []
+    for path, module in _walk(root, prefix, frozenset()):
+        kind = kind_of(module)
+        if kind is None or kind == "compiled":  # its inner layer comes next
+            continue
+        rows.append(_row(path, kind, module, met.get(id(module), "")))
+        met.setdefault(id(module), path)
+    return rows
+
+
+def _walk(module: Any, path: str, above: frozenset[int]) -> Any:
+    """(path, module) pairs, parents first; a module inside itself is not entered again."""
+    if id(module) in above:
+        return
+    yield path, module
+    inside = above | {id(module)}
+    for name, below in registered(module, "_modules").items():
+        if below is not None:
+            yield from _walk(below, f"{path}.{name}" if path else name, inside)
+
+
+def _row(path: str, kind: str, module: Any, shared_with: str) -> LinearRow:
+    weight, bias = operand(module, "weight"), operand(module, "bias")
+    outs, ins = features(module, weight)
+    return LinearRow(
+        path=path,
+        kind=kind,
+        class_name=type(module).__name__,
+        in_features=ins,
+        out_features=outs,
+        bias=bias.place not in ("none", "missing"),
+        dtype=weight.tensor.dtype if weight.tensor else "",
+        hooked=bool(hooks_of(module)),
+        shared_with=shared_with,
+    )

@@ -1,0 +1,172 @@
+"""The tree of a model as plain data, whether modules or a checkpoint's names imply it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+
+@dataclass(frozen=True, slots=True)
+class Tie:
+    """An own tensor of a module that has another name as well: `weight`, `lm_head.weight`."""
+
+    name: str
+    other: str
+
+
+@dataclass(frozen=True, slots=True)
+class TiedTensor:
+    """One tensor with several names; *elements* and *nbytes* are in the totals once."""
+
+    names: tuple[str, ...]
+    elements: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleNode:
+    """A module and what lies below it.
+
+    Counts are elements, sizes bytes; those that do not begin with *own* take in the whole
+    subtree and count a tensor once however many names it has there. *signature* is equal for
+    nodes of one tree that are identical in structure, shapes, dtypes, devices and flags.
+    """
+
+    path: str
+    name: str
+    class_name: str  # "" where only a checkpoint is known
+    detail: str  # sizes of a leaf layer: "640 → 1,024 + bias"
+    parameters: int
+    parameter_bytes: int
+    buffer_bytes: int
+    own_parameters: int
+    own_bytes: int
+    dtypes: tuple[str, ...]
+    devices: tuple[str, ...]
+    flags: tuple[str, ...]
+    ties: tuple[Tie, ...]
+    same_as: str | None  # this very module stands at that path already; children are shown there
+    container: bool  # only holds its children: a ModuleList, a ModuleDict
+    signature: int
+    children: tuple[ModuleNode, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a tree without modules comes from."""
+
+    folder: str
+    files: tuple[str, ...]
+    tensors: int
+    from_model_tensors: bool  # the converter's own list of tensors, else the files' headers
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleTree:
+    """A root and what holds for all of it; *dtypes* has the bytes of each, most first."""
+
+    root: ModuleNode
+    modules: int
+    training: bool | None
+    dtypes: tuple[tuple[str, int], ...]
+    tied: tuple[TiedTensor, ...] = ()
+    source: Source | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Identical siblings that differ in their number only, or one node alone."""
+
+    members: tuple[ModuleNode, ...]
+
+    @property
+    def node(self) -> ModuleNode:
+        return self.members[0]
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The siblings' numbers; empty for a node that stands alone."""
+        return tuple(int(node.name) for node in self.members) if len(self.members) > 1 else ()
+
+
+def folds(children: Iterable[ModuleNode]) -> list[Fold]:
+    """*children* in order, numbered ones of equal signature joined at the first one's place."""
+    groups: dict[Hashable, list[ModuleNode]] = {}
+    for node in children:
+        key = node.signature if is_number(node.name) else node.name
+        groups.setdefault(key, []).append(node)
+    return [Fold(tuple(members)) for members in groups.values()]
+
+
+def is_number(name: str) -> bool:
+    return name.isdecimal() and name.isascii() and len(name) < 10 and str(int(name)) == name
+
+
+def walk(root: ModuleNode) -> Iterator[ModuleNode]:
+    """Every node, parents before children, in order."""
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        yield node
+        stack.extend(reversed(node.children))
+
+
+class Signatures:
+    """Small integers for equal keys, so that a subtree is compared by one number."""
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, int] = {}
+
+    def of(self, key: Hashable) -> int:
+        return self._known.setdefault(key, len(self._known))
+
+
+@dataclass(slots=True)
+class Sums:
+    """Totals of a subtree while it is added up.
+
+    Tensors that may be met twice are kept by identity in *shared* until the end, so that each
+    level above counts them once.
+    """
+
+    parameters: int = 0
+    parameter_bytes: int = 0
+    buffer_bytes: int = 0
+    dtypes: frozenset[str] = frozenset()
+    devices: frozenset[str] = frozenset()
+    trainable: bool = False
+    frozen: bool = False
+    shared: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+
+    def add(self, other: Sums) -> None:
+        self.parameters += other.parameters
+        self.parameter_bytes += other.parameter_bytes
+        self.buffer_bytes += other.buffer_bytes
+        self.trainable |= other.trainable
+        self.frozen |= other.frozen
+        if not other.dtypes <= self.dtypes:
+            self.dtypes |= other.dtypes
+        if not other.devices <= self.devices:
+            self.devices |= other.devices
+        if other.shared:
+            self.shared.update(other.shared)
+
+    def totals(self) -> tuple[int, int, int]:
+        """Parameters in elements, their bytes, the buffers' bytes."""
+        parameters, nbytes, buffers = self.parameters, self.parameter_bytes, self.buffer_bytes
+        for more in self.shared.values():
+            parameters += more[0]
+            nbytes += more[1]
+            buffers += more[2]
+        return parameters, nbytes, buffers
+
+
+@lru_cache(maxsize=256)
+def in_order(names: frozenset[str]) -> tuple[str, ...]:
+    return tuple(sorted(names))
+
+
+def joined(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

@@ -1,0 +1,1 @@
+"""How lines are typed: plain from a pipe, with prompt_toolkit at a terminal."""

@@ -1,0 +1,159 @@
+"""What can follow what is typed. Looks at the script's objects without running their code."""
+
+from __future__ import annotations
+
+import inspect
+import keyword
+import re
+import types
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
+
+from modpdb.commands.registry import COMMANDS, Command
+
+if TYPE_CHECKING:
+    from modpdb.debugger import ModPdb
+
+_CHAIN = re.compile(r"[A-Za-z_][\w.]*$")
+_MODULE_TABLES = ("_parameters", "_buffers", "_modules")
+_MISSING = object()
+_LIMIT = 500
+
+
+class PromptCompleter(Completer):
+    """Completes commands, their options and targets, and the names of the frame."""
+
+    def __init__(self, debugger: ModPdb) -> None:
+        self._debugger = debugger
+
+    def get_completions(
+        self, document: Document, complete_event: CompleteEvent
+    ) -> Iterator[Completion]:
+        if document.line_count > 1:
+            text = document.current_line_before_cursor
+            candidates = self._python(text)
+        else:
+            text = document.text_before_cursor.lstrip()
+            candidates = self._candidates(text)
+        for number, (word, start) in enumerate(candidates):
+            if number == _LIMIT:
+                return
+            yield Completion(word, start_position=-start)
+
+    def _candidates(self, text: str) -> Iterator[tuple[str, int]]:
+        name, space, rest = text.partition(" ")
+        if not space:
+            yield from ((each, len(text)) for each in self._names(text))
+            if not text.isidentifier():
+                yield from self._python(text)
+            return
+        entry = COMMANDS.get(name)
+        if entry is not None:
+            yield from self._arguments(entry, rest)
+        elif name in ("b", "break", "tbreak", "cl", "clear", "help", "h"):
+            yield from self._pdb_arguments(name, rest)
+        yield from self._python(text)
+
+    def _names(self, text: str) -> Iterable[str]:
+        """Commands first, then the frame's variables."""
+        if not text:
+            return []
+        pdb = {
+            each.removeprefix("do_")
+            for each in dir(type(self._debugger))
+            if each.startswith("do_") and each != "do_EOF"
+        }
+        commands = [each for each in sorted({*COMMANDS, *pdb}) if each.startswith(text)]
+        names = [each for each in self._frame_names() if each.startswith(text)]
+        return [*commands, *(each for each in names if each not in commands)]
+
+    def _arguments(self, entry: Command, rest: str) -> Iterator[tuple[str, int]]:
+        word = rest.rpartition(" ")[2]
+        if word.startswith("-"):
+            yield from ((each, len(word)) for each in entry.options if each.startswith(word))
+        elif entry.completes is not None:
+            for each in entry.completes(self._debugger, word):
+                if each.startswith(word):
+                    yield each, len(word)
+
+    def _pdb_arguments(self, name: str, rest: str) -> Iterator[tuple[str, int]]:
+        if name in ("help", "h"):
+            for each in self._names(rest):
+                yield each, len(rest)
+
+    def _python(self, text: str) -> Iterator[tuple[str, int]]:
+        match = _CHAIN.search(text)
+        if match is None:
+            return
+        holder, dot, last = match[0].rpartition(".")
+        names = self._attributes(holder) if dot else [*self._frame_names(), *keyword.kwlist]
+        hidden = not last.startswith("_")
+        for each in names:
+            if each.startswith(last) and not (hidden and each.startswith("_")):
+                yield each, len(last)
+
+    def _frame_names(self) -> list[str]:
+        frame = self._debugger.curframe
+        if frame is None:
+            return []
+        return sorted({*map(str, self._debugger.curframe_locals), *frame.f_globals})
+
+    def _attributes(self, chain: str) -> list[str]:
+        """The attributes of ``a.b.c``, looked up without running a property."""
+        first, *rest = chain.split(".")
+        frame = self._debugger.curframe
+        if frame is None:
+            return []
+        value = self._debugger.curframe_locals.get(first, frame.f_globals.get(first, _MISSING))
+        for name in rest:
+            value = static_attribute(value, name)
+        return [] if value is _MISSING else sorted(static_names(value))
+
+
+def static_attribute(value: Any, name: str) -> Any:
+    """``value.name`` where that is data; a marker where it would have to be computed."""
+    for table in _tables(value):
+        if name in table:
+            return table[name]
+    try:
+        found = inspect.getattr_static(value, name)
+    except AttributeError:
+        return _MISSING
+    if isinstance(found, types.FunctionType | types.BuiltinFunctionType | type):
+        return found
+    computed = hasattr(type(found), "__get__")
+    return _MISSING if computed else found
+
+
+def static_names(value: Any) -> set[str]:
+    """What dir(value) would say, without asking the object's own __dir__."""
+    names: set[str] = set()
+    for each in type.__getattribute__(type(value), "__mro__"):
+        names.update(type.__getattribute__(each, "__dict__"))
+    if isinstance(value, type):
+        for each in type.__getattribute__(value, "__mro__"):
+            names.update(type.__getattribute__(each, "__dict__"))
+    names.update(_instance_dict(value))
+    for table in _tables(value):
+        names.update(table)
+    return {name for name in names if isinstance(name, str) and name.isidentifier()}
+
+
+def _instance_dict(value: Any) -> dict[str, Any]:
+    try:
+        found = object.__getattribute__(value, "__dict__")
+    except Exception:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _tables(value: Any) -> Iterator[dict[str, Any]]:
+    """Where an nn.Module keeps what its __getattr__ gives back."""
+    instance = _instance_dict(value)
+    for name in _MODULE_TABLES:
+        table = instance.get(name)
+        if isinstance(table, dict):
+            yield table

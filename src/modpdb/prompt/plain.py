@@ -1,0 +1,35 @@
+"""Plain lines, for input that is no terminal: no escape codes, no warnings."""
+
+from __future__ import annotations
+
+from typing import IO
+
+
+class PlainInput:
+    """Reads lines from *stdin*, writing the prompt to *stdout*."""
+
+    def __init__(self, stdin: IO[str], stdout: IO[str]) -> None:
+        self.stdin = stdin
+        self._stdout = stdout
+        self._ahead: str | None = None
+
+    def read(self, prompt: str) -> str:
+        """The next line without its end. Raises EOFError."""
+        self._stdout.write(prompt)
+        self._stdout.flush()
+        line, self._ahead = self._ahead, None
+        if line is None:
+            line = self.stdin.readline()
+        if not line:
+            self._stdout.write("\n")
+            raise EOFError
+        return line.rstrip("\r\n")
+
+    def at_end(self) -> bool:
+        """Whether there is no further line; waits for one to be sure."""
+        if self._ahead is None:
+            try:
+                self._ahead = self.stdin.readline()
+            except (OSError, ValueError):  # closed, or not readable
+                self._ahead = ""
+        return not self._ahead

@@ -1,0 +1,274 @@
+"""pdbpp.Pdb with what it and pdb get wrong for a long-lived debugger of tensor programs.
+
+Each override says which version needs it and why, so that it can go on the right day.
+"""
+
+from __future__ import annotations
+
+import bdb
+import codeop
+import contextlib
+import io
+import sys
+import traceback
+import types
+from collections.abc import Iterator
+from typing import Any
+
+from modpdb._pdbpp import pdbpp
+
+_MISSING = object()
+
+
+class Quit(BaseException):
+    """The user's `q`, on its way out of the script.
+
+    bdb.BdbQuit is an Exception (all versions up to 3.15): a script's `except Exception`
+    swallows it and goes on with the debugger gone.
+    """
+
+
+class RepairedPdb(pdbpp.Pdb):
+    """pdbpp.Pdb, repaired. Knows no torch and none of modpdb's commands."""
+
+    prompt = "(ModPdb) "  # a plain attribute: pdbpp 0.12's property would make it "(ModPdb++) "
+    _last_pdb_instance = None  # 3.14 keeps this on pdb.Pdb: set_trace() returned another class's
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().__init__(*args, **kwargs)
+        except BaseException:
+            # pdbpp 0.12: the flag sticks, and the next instance is a plain pdb.Pdb.
+            pdbpp.local._pdbpp_in_init = False
+            raise
+
+    # -- leaving -------------------------------------------------------------------------------
+
+    def trace_dispatch(self, frame: types.FrameType, event: str, arg: Any) -> Any:
+        try:
+            return super().trace_dispatch(frame, event, arg)
+        except bdb.BdbQuit:
+            raise Quit from None
+
+    def run(self, *args: Any, **kwargs: Any) -> None:
+        with contextlib.suppress(Quit):
+            super().run(*args, **kwargs)
+
+    def runeval(self, *args: Any, **kwargs: Any) -> Any:
+        with contextlib.suppress(Quit):
+            return super().runeval(*args, **kwargs)
+
+    def runcall(self, *args: Any, **kwargs: Any) -> Any:
+        with contextlib.suppress(Quit):
+            return super().runcall(*args, **kwargs)
+
+    # -- what pdbpp leaves behind --------------------------------------------------------------
+
+    def _install_linecache_wrapper(self) -> None:
+        """pdbpp 0.12 replaces linecache.checkcache for the rest of the process: do not."""
+
+    @contextlib.contextmanager
+    def _custom_completer(self) -> Iterator[None]:
+        """pdbpp 0.12 starts readline or pyrepl at every stop; the prompt completes by itself."""
+        yield
+
+    def ensure_file_can_write_unicode(self, f: Any) -> Any:
+        """pdbpp 0.12 wraps a non-UTF-8 stdout for good and breaks `isatty` and `encoding` on it."""
+        return f
+
+    # -- printing ------------------------------------------------------------------------------
+
+    def message(self, msg: str, end: str = "\n") -> None:
+        """pdbpp 0.12 lacks `end`, which pdb passes since 3.13."""
+        if self.sticky and end == "\n":
+            if sys._getframe().f_back.f_code.co_name != "user_exception":  # type: ignore[union-attr]
+                self._sticky_messages.append(msg)
+            return
+        print(msg, end=end, file=self.stdout)
+
+    def error(self, msg: Any) -> None:
+        """pdb's one line. pdbpp 0.12 adds a traceback of what was typed; `pp` users know why."""
+        self._seen_error = msg
+        print("***", msg, file=self.stdout)
+
+    def _sticky_handle_cls(self) -> None:
+        """pdbpp 0.12 clears the screen even where there is none."""
+        if self._colored():
+            super()._sticky_handle_cls()
+
+    def _colored(self) -> bool:
+        return bool(self.config.highlight)
+
+    def _do_inspect(self, arg: str, with_source: bool = False) -> None:
+        """pdbpp 0.12 colours `obj?` whatever the configuration says."""
+        if self._colored():
+            super()._do_inspect(arg, with_source)
+            return
+        shown, self.stdout = self.stdout, io.StringIO()
+        try:
+            super()._do_inspect(arg, with_source)
+        finally:
+            text, self.stdout = self.stdout.getvalue(), shown
+            self.stdout.write(pdbpp.RE_COLOR_ESCAPES.sub("", text))
+
+    # -- display -------------------------------------------------------------------------------
+
+    def preloop(self) -> None:
+        """pdb's and pdbpp's `display` compare with `!=`: of a tensor that raises (up to 3.15)."""
+        self._print_if_sticky()
+        shown = self._get_display_list()
+        for expression, old in shown.items():
+            new = self._getval_or_undefined(expression)
+            if new is not old and _differ(new, old):
+                shown[expression] = new
+                self.message(f"{expression}: {self.one_line(old)} --> {self.one_line(new)}")
+
+    def _getval_or_undefined(self, arg: str) -> Any:
+        """pdbpp 0.12 lets every error but NameError end the session."""
+        try:
+            return eval(arg, self.curframe.f_globals, self.curframe_locals)
+        except Exception:
+            return pdbpp.undefined
+
+    def do_display(self, arg: str) -> None:
+        """display [EXPRESSION]
+
+        Show EXPRESSION whenever its value has changed at a stop in this frame. A tensor counts
+        as changed when it is another object or its shape, dtype or version has changed.
+        Without EXPRESSION: list what is displayed.
+        """
+        shown = self._get_display_list()
+        if not arg:
+            for expression, value in shown.items():
+                self.message(f"{expression}: {self.one_line(value)}")
+            return
+        shown[arg] = value = self._getval_or_undefined(arg)
+        self.message(f"{arg}: {self.one_line(value)}")
+
+    def one_line(self, value: Any) -> str:
+        """A value in one line, whatever its size (subclasses know tensors)."""
+        try:
+            return repr(value)
+        except Exception as error:
+            return f"<unprintable {type(value).__name__}: {type(error).__name__}>"
+
+    # -- statements typed at the prompt --------------------------------------------------------
+
+    def default(self, line: str) -> None:
+        """Execute *line* in the current frame.
+
+        pdbpp 0.12 runs it against a copy of the globals up to 3.11, so that `!global G; G = 1`
+        is lost; pdb reads the rest of a block past our prompt (3.13, 3.14).
+        """
+        self.history.append(line)
+        source = line[1:].strip() if line[:1] == "!" else line
+        try:
+            code = self._complete_source(source)
+            if code is not None:
+                self._execute(code)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            self.error("".join(traceback.format_exception_only(error)).strip().splitlines()[-1])
+
+    def _complete_source(self, source: str) -> types.CodeType | None:
+        """Compile *source*, reading on while it is an unfinished block. None: given up."""
+        while True:
+            code = codeop.compile_command(source + "\n", "<stdin>", "single")
+            if code is not None:
+                return code
+            more = self.read_more()
+            if more is None:
+                return None
+            source += "\n" + more
+
+    def read_more(self) -> str | None:
+        """The next line of an unfinished block, None at the end of input."""
+        raise NotImplementedError
+
+    def _execute(self, code: types.CodeType) -> None:
+        """Run *code* with the frame's names.
+
+        A nested scope (comprehension, lambda, def) cannot see the frame's locals: for those the
+        globals are a copy that holds both, and what was stored with `global` is carried back.
+        """
+        names, own = self.curframe.f_globals, self.curframe_locals
+        nested = any(isinstance(const, types.CodeType) for const in code.co_consts)
+        scope = {**names, **own} if nested else names
+        before = dict(scope) if nested else {}
+        saved = sys.stdout, sys.stdin, sys.displayhook
+        try:
+            sys.stdin, sys.stdout, sys.displayhook = self.stdin, self.stdout, self.displayhook
+            exec(code, scope, own)
+        finally:
+            sys.stdout, sys.stdin, sys.displayhook = saved
+            if nested:
+                _carry_back(before, scope, names)
+
+    # -- breakpoint commands -------------------------------------------------------------------
+
+    def handle_command_def(self, line: str) -> bool:
+        """Take one line of a `commands` list.
+
+        pdb stores the line as it parsed it, which loses hyphenated names up to 3.12, drops a
+        line that is Python, and throws the rest of the queue (an rc file's) away at `end`.
+        """
+        name, _, _ = self.parseline(line)
+        number = self.commands_bnum
+        if name == "silent":
+            self.commands_silent[number] = True
+            return False
+        if name in ("end", "EOF"):
+            return True
+        if not line.strip():
+            return False
+        self.commands[number].append(line.strip())
+        if name and self.resumes(name):
+            self.commands_doprompt[number] = False
+            return True
+        return False
+
+    def resumes(self, name: str) -> bool:
+        """Whether the command lets the program run on, which ends a `commands` list."""
+        function = getattr(self, "do_" + name, None)
+        return getattr(function, "__name__", "") in {
+            *self.commands_resuming,
+            "do_until",  # forgotten in pdb's own list, all versions
+        }
+
+    def do_clear(self, arg: str) -> None:
+        """cl(ear) [filename:lineno | bpnumber ...]
+
+        Clear those breakpoints; without argument all, after asking.
+        """
+        # pdb asks with input(), past our prompt and its queue (all versions).
+        if arg or self.ask("Clear all breaks? ") in ("y", "yes"):
+            super().do_clear(arg or " ".join(str(b.number) for b in _breakpoints()))
+
+    do_cl = do_clear
+
+    def ask(self, question: str) -> str:
+        """A word of the user's, lower case; "" at the end of input."""
+        raise NotImplementedError
+
+
+def _breakpoints() -> list[bdb.Breakpoint]:
+    return [each for each in bdb.Breakpoint.bpbynumber if each]
+
+
+def _differ(new: Any, old: Any) -> bool:
+    """Whether two values of a displayed expression differ, not trusting their `!=`."""
+    try:
+        return bool(new != old)
+    except Exception:
+        return True  # tensors and other hostile values: they are not the same object
+
+
+def _carry_back(before: dict[str, Any], after: dict[str, Any], into: dict[str, Any]) -> None:
+    for name in before.keys() | after.keys():
+        if after.get(name, _MISSING) is before.get(name, _MISSING):
+            continue
+        if name in after:
+            into[name] = after[name]
+        else:
+            into.pop(name, None)

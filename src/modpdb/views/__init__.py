@@ -1,0 +1,1 @@
+"""Plain data into rich tables and trees. They know no torch."""
