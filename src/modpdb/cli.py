@@ -91,7 +91,7 @@ def parse(arguments: Sequence[str]) -> Launch:
             return launch
         if word == "--":
             word = rest.pop(0) if rest else ""
-        elif word.startswith("-"):
+        elif word.startswith("-") and word != "-":
             _option(launch, word, rest)
             if launch.action != "run":
                 return launch

@@ -18,7 +18,7 @@ from typing import Any
 from modpdb.breakpoints.locations import watch_imports
 from modpdb.cli import Launch
 from modpdb.debugger import ModPdb
-from modpdb.presets import Preset, PresetError, preset_for, preset_named
+from modpdb.presets import GENERIC, Preset, PresetError, preset_for, preset_named
 from modpdb.rcfile import read_rc_files
 from modpdb.repairs import Quit
 
@@ -74,7 +74,6 @@ def _run(launch: Launch) -> int | str | None:
             return _run_main(debugger, target, main, stop=not launch.stops)
     finally:
         undo_watch()
-        _report_never_found(debugger)
         # The script's __main__ stays: atexit handlers and threads may need it. Ours lives on.
         sys.modules.setdefault("modpdb.__main__", kept_main)
 
@@ -114,9 +113,13 @@ def _check_decodes(typed: str, source: bytes) -> None:
     if b"\0" in source:
         raise CannotStart(f"{typed!r} is not Python source: it holds NUL bytes")
     try:
-        encoding, _ = tokenize.detect_encoding(io.BytesIO(source).readline)
+        try:
+            encoding, _ = tokenize.detect_encoding(io.BytesIO(source).readline)
+        except SyntaxError:
+            source.decode("utf-8")  # says which byte, where no encoding is declared
+            raise
         source.decode(encoding)
-    except (SyntaxError, UnicodeDecodeError, LookupError) as error:
+    except (SyntaxError, UnicodeDecodeError) as error:
         raise CannotStart(f"{typed!r} is not Python source: {error}") from None
 
 
@@ -218,17 +221,19 @@ def _read_commands(debugger: ModPdb, launch: Launch) -> None:
     debugger.run_early(launch.commands)
 
 
-def _report_never_found(debugger: ModPdb) -> None:
-    """Said on standard error: what stands on standard output is the script's."""
+def _report_never_found(debugger: ModPdb, to_the_end: bool) -> None:
+    """Name what waited in vain; stages only after a run that got to its end.
+
+    On standard error: what stands on standard output is the script's.
+    """
     missing = debugger.never_found()
-    if debugger.stages is not None and not debugger.ended:
-        preset = debugger.stages.preset
-        if preset.name != "generic":
-            missing += [
-                f"preset {preset.name}: stage {stage.spec.name} matched nothing "
-                f"({', '.join(map(str, stage.spec.at))})"
-                for stage in debugger.stages.never_found()
-            ]
+    stages = debugger.stages
+    if to_the_end and stages is not None and stages.preset.name != GENERIC:
+        missing += [
+            f"preset {stages.preset.name}: stage {stage.spec.name} matched nothing "
+            f"({', '.join(map(str, stage.spec.at))})"
+            for stage in stages.never_found()
+        ]
     for each in missing:
         print(f"modpdb: {each}", file=sys.stderr)
 
@@ -267,25 +272,17 @@ def _breakpoints_open(debugger: ModPdb) -> Iterator[None]:
 def _run_main(
     debugger: ModPdb, target: Target, main: types.ModuleType, stop: bool
 ) -> int | str | None:
+    status: int | str | None = None
     try:
         debugger.launch(target.code, vars(main), stop)
     except Quit:
         return 1
     except SystemExit as error:
-        return _exited(debugger, error)
+        status = _exited(debugger, error)
     except BaseException as error:
-        _strip(error)
-        _print_exception(error)
-        if isinstance(error, KeyboardInterrupt) and not debugger.at_terminal():
-            # Python ends by the signal itself if this comes out at the top; it is printed.
-            sys.excepthook = lambda *args: None
-            raise
-        _post_mortem(debugger, error)
-        if isinstance(error, KeyboardInterrupt):
-            sys.excepthook = lambda *args: None
-            raise
-        return 1
-    return None
+        status = _failed(debugger, error)
+    _report_never_found(debugger, to_the_end=not debugger.ended)
+    return status
 
 
 def _exited(debugger: ModPdb, error: SystemExit) -> int | str | None:
@@ -299,6 +296,20 @@ def _exited(debugger: ModPdb, error: SystemExit) -> int | str | None:
     _strip(error)
     _post_mortem(debugger, error)
     return code
+
+
+def _failed(debugger: ModPdb, error: BaseException) -> int:
+    """An uncaught exception: printed as Python prints it, then looked at."""
+    _strip(error)
+    _print_exception(error)
+    interrupted = isinstance(error, KeyboardInterrupt)
+    if not interrupted or debugger.at_terminal():
+        _post_mortem(debugger, error)
+    if interrupted:
+        # Python ends by the signal itself where this comes out at the top; it is printed.
+        sys.excepthook = lambda *args: None
+        raise error
+    return 1
 
 
 def _post_mortem(debugger: ModPdb, error: BaseException) -> None:

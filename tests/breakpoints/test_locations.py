@@ -1,0 +1,190 @@
+"""What is typed, into code objects: those that exist, and those of modules to come."""
+
+import functools
+import importlib
+import importlib.machinery
+import sys
+import textwrap
+import traceback
+from pathlib import Path
+
+import pytest
+
+from modpdb.breakpoints.locations import (
+    Locator,
+    Spec,
+    executable_lines,
+    function_code,
+    nearest,
+    walk,
+    watch_imports,
+)
+
+SOURCE = textwrap.dedent("""\
+    def top():
+        def inner():
+            return [n for n in range(3)]
+        return inner
+    class Base:
+        def method(self):
+            return 1
+    class Sub(Base):
+        class Nested:
+            async def method(self): ...
+        def other(self): yield 1
+    """)
+
+
+def matching(spec: str, module: str = "pkg.mod") -> set[str]:
+    code = compile(SOURCE, "mod.py", "exec")
+    parsed = Spec.parse(spec)
+    return {each.co_qualname for each in walk(code) if parsed.matches(module, each)}
+
+
+@pytest.mark.parametrize(
+    ("spec", "found"),
+    [
+        ("top", {"top"}),
+        ("method", set()),  # a bare name is a function, no method
+        ("Base.method", {"Base.method"}),
+        ("Nested.method", {"Sub.Nested.method"}),
+        ("*.method", {"Base.method", "Sub.Nested.method"}),
+        ("pkg.mod.Base.method", {"Base.method"}),
+        ("mod.top", {"top"}),
+        ("pkg.mod:Sub.*", {"Sub.Nested.method", "Sub.other"}),
+        ("pkg.*:*.other", {"Sub.other"}),
+        ("other.*:*.other", set()),
+        ("top.inner", {"top.<locals>.inner"}),
+        ("Base", set()),  # a class body is no function
+        ("S*.other", {"Sub.other"}),
+    ],
+)
+def test_specs(spec: str, found: set[str]) -> None:
+    assert matching(spec) == found
+
+
+@pytest.mark.parametrize("text", ["", "a b", "x = 1", "f()", ":", "a:b:c", "..", "/x/y.py"])
+def test_what_is_no_place(text: str) -> None:
+    with pytest.raises(ValueError, match="is no place: expected FILE:LINE"):
+        Spec.parse(text)
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    importlib.invalidate_caches()
+    (tmp_path / "located_module.py").write_text(SOURCE)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "located_module"
+    sys.modules.pop("located_module", None)
+
+
+def test_found_before_a_module_runs(module: str) -> None:
+    locator = Locator()
+    found: list[str] = []
+    search = locator.search(Spec.parse("Sub.other"), lambda code: found.append(code.co_qualname))
+    undo = watch_imports(locator.loaded)
+    try:
+        loaded = importlib.import_module(module)
+    finally:
+        undo()
+    assert found == ["Sub.other"]
+    assert search.codes == [loaded.Sub.other.__code__]  # the very object that runs
+    assert loaded.__spec__.loader.__class__ is importlib.machinery.SourceFileLoader
+    assert "get_code" not in vars(importlib.machinery.SourceFileLoader)
+
+
+def test_found_in_functions_that_exist(module: str) -> None:
+    loaded = importlib.import_module(module)
+    locator = Locator()
+    search = locator.search(Spec.parse(f"{module}:Base.*"), lambda code: None)
+    found = list(search.codes)
+    assert any(code is loaded.Base.method.__code__ for code in found)
+    locator.forget(search)
+    locator.loaded(module, compile(SOURCE, "again.py", "exec"))
+    assert search.codes == found
+
+
+def test_found_after_gc_freeze(module: str) -> None:
+    import gc
+
+    loaded = importlib.import_module(module)
+    gc.freeze()
+    try:
+        search = Locator().search(Spec.parse(f"{module}:Base.*"), lambda code: None)
+    finally:
+        gc.unfreeze()
+    assert any(code is loaded.Base.method.__code__ for code in search.codes)
+
+
+def test_a_failed_import_has_the_traceback_it_would_have(tmp_path, monkeypatch) -> None:
+    (tmp_path / "broken_module.py").write_text("x = (\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def attempt() -> str:
+        try:
+            importlib.import_module("broken_module")
+        except SyntaxError:
+            return traceback.format_exc()
+        raise AssertionError("imported")
+
+    def steps(text: str) -> list[str]:
+        return [line for line in text.splitlines() if line.startswith("  File")]
+
+    plain = attempt()
+    undo = watch_imports(lambda name, code: None)
+    try:
+        watched = attempt()
+    finally:
+        undo()
+    assert "modpdb/breakpoints" not in watched
+    assert steps(watched)[-1] == steps(plain)[-1]
+
+
+def decorated(function):
+    @functools.wraps(function)
+    def wrapper(*args):
+        return function(*args)
+
+    return wrapper
+
+
+class Sample:
+    def __init__(self) -> None: ...
+    def method(self) -> None: ...
+
+    @classmethod
+    def build(cls) -> None: ...
+
+    @staticmethod
+    def free() -> None: ...
+
+    @decorated
+    def wrapped(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (Sample.method, "Sample.method"),
+        (Sample().method, "Sample.method"),
+        (Sample.build, "Sample.build"),
+        (vars(Sample)["free"], "Sample.free"),
+        (Sample, "Sample.__init__"),
+        (functools.partial(Sample.method, None), "Sample.method"),
+        (Sample.wrapped, "Sample.wrapped"),
+    ],
+)
+def test_function_code(value: object, name: str) -> None:
+    code = function_code(value)
+    assert code is not None and code.co_qualname == name
+
+
+@pytest.mark.parametrize("value", [len, 3, "text", int, None, object()])
+def test_no_python_code(value: object) -> None:
+    assert function_code(value) is None
+
+
+def test_lines_that_can_stop() -> None:
+    lines = executable_lines(compile("x = 1\n\n# no\ndef f():\n    '''doc'''\n    return x\n", "", "exec"))
+    assert {1, 4, 6} <= lines and not lines & {2, 3}
+    assert nearest(lines, 3) == 4 and nearest(lines, 99) == 6 and nearest([], 1) is None
