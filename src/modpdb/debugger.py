@@ -103,8 +103,6 @@ class ModPdb(BreakCommands, RepairedPdb):
 
     def set_continue(self) -> None:
         super().set_continue()
-        if not self.breaks and not self.engine.armed:
-            return
         frame: types.FrameType | None = sys._getframe()
         while frame is not None:
             if frame.f_trace is not None and not self.has_lines(frame.f_code):
@@ -112,7 +110,7 @@ class ModPdb(BreakCommands, RepairedPdb):
             if frame is self.botframe:
                 break
             frame = frame.f_back
-        self.engine.wait()
+        self.engine.wait(lines=bool(self.breaks))
 
     def has_lines(self, code: types.CodeType) -> bool:
         """Whether *code* has a line with a breakpoint."""
@@ -145,6 +143,7 @@ class ModPdb(BreakCommands, RepairedPdb):
                 self.set_continue()
             exec(code, namespace)
         finally:
+            self.engine.rest()
             sys.settrace(None)
             self._launched = False
         if self.quitting:
@@ -192,6 +191,7 @@ class ModPdb(BreakCommands, RepairedPdb):
             "\ninterrupted: stopping at the next line (Ctrl-C again: KeyboardInterrupt there)",
             file=self.stdout,
         )
+        self.engine.rest()
         self._set_stopinfo(None, None)
         self._trace_from(frame)
 
@@ -203,6 +203,7 @@ class ModPdb(BreakCommands, RepairedPdb):
         pdbpp 0.12's discards the exception, so that chained ones (3.13) are lost, and runs rc
         lines by pdb's means, which differ from version to version.
         """
+        self.engine.rest()
         self.ended = frame is None
         if self.ended:
             self._sticky_skip_cls = True
@@ -258,6 +259,7 @@ class ModPdb(BreakCommands, RepairedPdb):
             return True
         self.currentbp = 0
         last = self.lastcmd
+        self.engine.rest()
         self.setup(frame, None)
         self._in_interaction = True
         try:

@@ -30,6 +30,7 @@ class TraceEngine:
         # By identity: hashing a code object costs more than the call it stands for.
         self._watched: dict[int, tuple[types.CodeType, int, list[Reached]]] = {}
         self._names: set[str] = set()
+        self._waits = False
 
     def watch(self, code: types.CodeType, reached: Reached) -> None:
         """Ask *reached* whenever *code* is entered: once per call, not when a generator goes
@@ -37,6 +38,8 @@ class TraceEngine:
         entry = self._watched.setdefault(id(code), (code, entry_offset(code), []))
         entry[2].append(reached)
         self._names.add(code.co_name)
+        if self._waits:
+            sys.settrace(self._waiting)
 
     def unwatch(self, reached: Reached) -> None:
         for code, _, callbacks in list(self._watched.values()):
@@ -44,10 +47,6 @@ class TraceEngine:
             if not callbacks:
                 del self._watched[id(code)]
         self._names = {code.co_name for code, _, _ in self._watched.values()}
-
-    @property
-    def armed(self) -> bool:
-        return bool(self._watched)
 
     def enters(self, frame: types.FrameType) -> bool:
         """Whether somebody wants to stop in *frame*, for which a call event is at hand.
@@ -59,9 +58,18 @@ class TraceEngine:
             return False
         return any([reached(frame) for reached in watched[2]])
 
-    def wait(self) -> None:
-        """Trace only what matters, from the next call on."""
-        sys.settrace(self._waiting)
+    def wait(self, lines: bool) -> None:
+        """The program runs on: trace what matters only, from the next call on.
+
+        *lines*: there are line breakpoints. With nothing to wait for nothing is traced, until a
+        function to watch is loaded.
+        """
+        self._waits = True
+        sys.settrace(self._waiting if lines or self._watched else None)
+
+    def rest(self) -> None:
+        """The program has stopped: bdb traces it from here on."""
+        self._waits = False
 
     def _waiting(self, frame: types.FrameType, event: str, arg: Any) -> Any:
         code = frame.f_code

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from modpdb.plugins import entry_points
+
 if TYPE_CHECKING:
     from modpdb.debugger import ModPdb
 
-_OWN = ("stages", "gdb")
+_OWN = ("modules", "linear", "stages", "gdb")
 _TOKEN = re.compile(r"(\S+)\s*(.*)", re.DOTALL)
 
 
@@ -119,14 +121,8 @@ def load_commands() -> list[str]:
     """
     for module in _OWN:
         importlib.import_module(f"modpdb.commands.{module}")
-    return _load_entry_points()
-
-
-def _load_entry_points() -> list[str]:
-    from importlib.metadata import entry_points
-
     problems = []
-    for entry in entry_points(group="modpdb.commands"):
+    for entry in entry_points("modpdb.commands"):
         try:
             entry.load()
         except Exception as error:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from modpdb.breakpoints.locations import Spec
+from modpdb.plugins import entry_points
 
 GENERIC = "generic"
 
@@ -74,9 +75,7 @@ def preset_named(name: str) -> Preset:
 def _files() -> Iterator[Path]:
     """Ours, then packages', then the user's; a file comes after the one it may extend."""
     yield from sorted(Path(__file__).parent.glob("*.toml"), key=lambda file: len(file.name))
-    from importlib.metadata import entry_points
-
-    for entry in entry_points(group="modpdb.presets"):
+    for entry in entry_points("modpdb.presets"):
         try:
             yield Path(entry.load())
         except Exception as error:

@@ -6,8 +6,8 @@ or raise, so classes and instance dictionaries are read through `type`'s own des
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import GetSetDescriptorType
+from collections.abc import Callable, Mapping
+from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any
 
 _MRO = type.__dict__["__mro__"]
@@ -45,14 +45,18 @@ def class_attribute(cls: type, name: str, default: Any = None) -> Any:
     return default
 
 
+def dict_reader(cls: type) -> Callable[[object], dict[str, Any]]:
+    """What reads the own `__dict__` of an instance of *cls*, passing by a property of that name."""
+    for base in mro(cls):
+        descriptor: Any = namespace(base).get("__dict__")
+        if type(descriptor) in (GetSetDescriptorType, MemberDescriptorType):
+            return descriptor.__get__
+    return lambda _: {}
+
+
 def instance_dict(obj: object) -> dict[str, Any]:
-    """The instance's own `__dict__`, empty for one without; a property of that name is passed by."""
-    for base in mro(type(obj)):
-        descriptor = namespace(base).get("__dict__")
-        if type(descriptor) is GetSetDescriptorType:
-            found = descriptor.__get__(obj)
-            return found if issubclass(type(found), dict) else {}
-    return {}
+    """The instance's own `__dict__`, {} for one that has none."""
+    return dict_reader(type(obj))(obj)
 
 
 def is_a(obj: object, cls: type) -> bool:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from modpdb.probes._static import class_name
 from modpdb.probes._torch import torch_or_none
 from modpdb.probes.builtins import (
     Builtin,
@@ -34,10 +35,12 @@ from modpdb.probes.linear_layer import (
     forward_of,
     held_in,
     hooks_of,
+    is_hooked,
     kind_of,
     operand,
     registered,
 )
+from modpdb.probes.module_state import named_modules
 
 # What fits on the screen: larger matrices are shown by their shapes only.
 _SHOWN_COLUMNS = 8
@@ -71,11 +74,25 @@ class Arithmetic:
 
 
 @dataclass(frozen=True, slots=True)
+class Native:
+    """The way from the dispatcher on. branch is set with an input, branches without one.
+
+    operator: "aten::linear", or that of a quantised layer, for which cpp is None.
+    """
+
+    operator: str
+    cpp: CppSource | None
+    kernels: tuple[Kernel, ...]
+    branch: Branch | None
+    branches: tuple[tuple[str, Branch], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class LinearPath:
-    """The whole way of one layer. branch is set where there is an input, branches where not.
+    """The whole way of one layer.
 
     held_in: "_modules['q_proj'] of Gemma3Attention", "" if unknown. kind: see `kind_of`.
-    forward_is: see `forward_of`. cpp is None where the way does not lead to aten::linear.
+    forward_is: see `forward_of`. x: the input's properties, None without one.
     """
 
     path: str
@@ -90,14 +107,10 @@ class LinearPath:
     forward: Source
     forward_is: str
     builtin: Builtin
-    operator: str
-    cpp: CppSource | None
-    kernels: tuple[Kernel, ...]
+    native: Native
     x: TensorFacts | None
     steps: tuple[Step, ...]
     arithmetic: Arithmetic | None
-    branch: Branch | None
-    branches: tuple[tuple[str, Branch], ...]
 
     @property
     def fast_path(self) -> bool:
@@ -130,18 +143,18 @@ def linear_path(layer: Any, path: str = "", x: Any = None, owner: Any = None) ->
     torch = torch_or_none()
     kind = kind_of(layer)
     if kind is None:
-        raise TypeError(f"{type(layer).__name__} is no linear layer")
+        raise TypeError(f"{class_name(type(layer))} is no linear layer")
     if x is not None and not isinstance(x, torch.Tensor):
-        raise TypeError(f"the input is a {type(x).__name__}, no tensor")
+        raise TypeError(f"the input is a {class_name(type(x))}, no tensor")
     holder = held_in(owner, layer)
     inner = child(layer, "_orig_mod") if kind == "compiled" else layer
     weight, bias = operand(inner, "weight"), operand(inner, "bias")
     outs, ins = features(inner, weight)
     facts = None if x is None else tensor_facts(x)
-    forward, forward_is = forward_of(inner)
+    forward, forward_is = forward_of(layer)
     return LinearPath(
         path=path,
-        held_in=f"{holder} of {type(owner).__name__}" if holder else "",
+        held_in=f"{holder} of {class_name(type(owner))}" if holder else "",
         kind=kind,
         classes=class_names(layer),
         in_features=ins,
@@ -152,43 +165,41 @@ def linear_path(layer: Any, path: str = "", x: Any = None, owner: Any = None) ->
         forward=forward,
         forward_is=forward_is,
         builtin=linear_builtin(),
+        native=_native(kind, weight, bias, facts),
         x=facts,
-        steps=_steps(facts, outs, ins, bias),
+        steps=_steps(facts, outs, ins, bias, packed=weight.place == "method"),
         arithmetic=None if x is None else _arithmetic(inner, x),
-        **_operator(kind, weight, bias, facts),
     )
 
 
-def _operator(kind: str, weight: Operand, bias: Operand, x: TensorFacts | None) -> dict[str, Any]:
-    """The part of a LinearPath from the dispatcher on."""
+def _native(kind: str, weight: Operand, bias: Operand, x: TensorFacts | None) -> Native:
     device = next((each.device_type for each in (weight.tensor, x) if each is not None), "cpu")
-    around = surroundings(device)
     if kind.endswith("quantised"):
         operator = "quantized::linear_dynamic" if kind.startswith("dyn") else "quantized::linear"
-        chosen = Branch("not known", f"{operator} has kernels of its own")
-        table, cpp = kernels(operator, device), None
-    else:
-        operator, cpp = "aten::linear", linear_cpp()
-        chosen = None if x is None else _branch(weight, bias, x)
-        table = kernels(operator, device, autocast=bool(around.autocast))
+        own = Branch("not known", f"{operator} has kernels of its own")
+        return Native(operator, None, kernels(operator, device), own, ())
+    around = surroundings(device)
     kinds: tuple[tuple[str, Branch], ...] = ()
-    if x is None and chosen is None and weight.tensor is not None:
+    if x is None and weight.tensor is not None and kind != "compiled":
         kinds = kinds_of_input(weight.tensor, bias.tensor, around)
-    return {
-        "operator": operator,
-        "cpp": cpp,
-        "kernels": table,
-        "branch": chosen,
-        "branches": kinds,
-    }
+    return Native(
+        operator="aten::linear",
+        cpp=linear_cpp(),
+        kernels=kernels("aten::linear", device, autocast=bool(around.autocast)),
+        branch=None if x is None else _branch(kind, weight, bias, x),
+        branches=kinds,
+    )
 
 
 def predict(layer: Any, x: Any) -> Branch:
     """The branch of at::native::linear that `layer(x)` takes within F.linear; nothing is run."""
-    return _branch(operand(layer, "weight"), operand(layer, "bias"), tensor_facts(x))
+    kind = kind_of(layer) or class_name(type(layer))
+    return _branch(kind, operand(layer, "weight"), operand(layer, "bias"), tensor_facts(x))
 
 
-def _branch(weight: Operand, bias: Operand, x: TensorFacts) -> Branch:
+def _branch(kind: str, weight: Operand, bias: Operand, x: TensorFacts) -> Branch:
+    if kind == "compiled":
+        return Branch("not known", "torch.compile may fuse or replace the operators")
     if weight.tensor is None:
         return Branch("not known", f"weight: {weight.note or weight.place}")
     if bias.tensor is None and bias.place != "none":
@@ -197,15 +208,15 @@ def _branch(weight: Operand, bias: Operand, x: TensorFacts) -> Branch:
 
 
 def _steps(
-    x: TensorFacts | None, outs: int | None, ins: int | None, bias: Operand
+    x: TensorFacts | None, outs: int | None, ins: int | None, bias: Operand, packed: bool
 ) -> tuple[Step, ...]:
     """The shapes of y = x Wᵀ + b in order; they end where x does not fit."""
     out, into = "?" if outs is None else outs, "?" if ins is None else ins
     batch: tuple[int | str, ...] = ("…",) if x is None else x.shape[:-1]
     steps = [
         Step("x", (*batch, into) if x is None else x.shape),
-        Step("W", (out, into), "stored as [out, in]"),
-        Step("Wᵀ", (into, out), "a view, no copy"),
+        Step("W", (out, into), "packed" if packed else "stored as [out, in]"),
+        Step("Wᵀ", (into, out), "" if packed else "a view, no copy"),
     ]
     if x is not None and (not x.shape or x.shape[-1] != into):
         return tuple(steps)
@@ -269,7 +280,7 @@ def linears(root: Any, prefix: str = "") -> list[LinearRow]:
     """
     met: dict[int, str] = {}
     rows = []
-    for path, module in _walk(root, prefix, frozenset()):
+    for path, module in named_modules(root, prefix):
         kind = kind_of(module)
         if kind is None or kind == "compiled":  # its inner layer comes next
             continue
@@ -278,28 +289,17 @@ def linears(root: Any, prefix: str = "") -> list[LinearRow]:
     return rows
 
 
-def _walk(module: Any, path: str, above: frozenset[int]) -> Any:
-    """(path, module) pairs, parents first; a module inside itself is not entered again."""
-    if id(module) in above:
-        return
-    yield path, module
-    inside = above | {id(module)}
-    for name, below in registered(module, "_modules").items():
-        if below is not None:
-            yield from _walk(below, f"{path}.{name}" if path else name, inside)
-
-
 def _row(path: str, kind: str, module: Any, shared_with: str) -> LinearRow:
     weight, bias = operand(module, "weight"), operand(module, "bias")
     outs, ins = features(module, weight)
     return LinearRow(
         path=path,
         kind=kind,
-        class_name=type(module).__name__,
+        class_name=class_name(type(module)),
         in_features=ins,
         out_features=outs,
         bias=bias.place not in ("none", "missing"),
         dtype=weight.tensor.dtype if weight.tensor else "",
-        hooked=bool(hooks_of(module)),
+        hooked=is_hooked(module),
         shared_with=shared_with,
     )

@@ -18,6 +18,7 @@ from modpdb.probes._torch import torch_or_none
 MEASURED_VERSION = (2, 13)
 _MEASURED_DTYPES = {"float32", "float64", "bfloat16", "float16"}
 _MEASURED_DEVICES = {"cpu", "meta"}
+_MEASURED_LAYOUTS = {"strided", "mkldnn"}
 _FLATTEN_VARIABLE = "TORCH_LINEAR_FLATTEN_3D"
 
 Certainty = Literal["predicted", "guessed", "refused", "not known"]
@@ -237,7 +238,7 @@ def _why_not_known(call: Call) -> str:
     for each in call.operands:
         if each.subclass:
             return f"{each.subclass} is a tensor subclass, which may bring its own linear"
-        if each.layout != "strided" and not _known_layout(each, call):
+        if each.layout not in ("strided", call.x.layout) or each.layout not in _MEASURED_LAYOUTS:
             return f"{each.layout} layout"
         if each.dtype.startswith(("q", "float8", "float4", "bits")):
             return f"{each.dtype} has kernels of its own"
@@ -246,14 +247,6 @@ def _why_not_known(call: Call) -> str:
     if call.weight.rank != 2:
         return f"the weight is {call.weight.rank}-D, not [out, in]"
     return ""
-
-
-def _known_layout(operand: TensorFacts, call: Call) -> bool:
-    """mkldnn input has its own branch; a CSR weight under a 2-D input goes as a strided one."""
-    if call.x.layout == "mkldnn":
-        return operand.layout == "mkldnn"
-    csr_weight = operand is call.weight and operand.layout == "sparse_csr"
-    return csr_weight and call.x.rank == 2
 
 
 def _certainty(call: Call) -> Certainty:

@@ -11,6 +11,14 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from modpdb.probes._static import (
+    class_attribute,
+    class_name,
+    instance_dict,
+    is_a,
+    mro,
+    qualified_name,
+)
 from modpdb.probes._torch import torch_or_none
 from modpdb.probes.builtins import Source, source_of
 from modpdb.probes.linear_branch import TensorFacts, tensor_facts
@@ -22,6 +30,9 @@ _HOOKS = (
     ("forward hook", "forward_hooks"),
     ("backward hook", "backward_hooks"),
 )
+
+# Where Module.__getattr__ looks for a tensor, in its order.
+_REGISTRIES = ("_parameters", "_buffers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,32 +66,28 @@ def kind_of(module: Any) -> str | None:
     "compiled" (by torch.compile) or "scripted" (by TorchScript).
     """
     torch = torch_or_none()
-    kind = type(module)
-    if kind.__name__ == "Linear" and kind.__module__.startswith("torch.ao.nn.quantized."):
-        return "dynamically quantised" if ".dynamic." in kind.__module__ else "quantised"
-    if kind.__name__ == "OptimizedModule" and kind.__module__.startswith("torch._dynamo."):
+    if torch is None:
+        return None
+    kind, name = type(module), qualified_name(type(module))
+    if name.startswith("torch.ao.nn.quantized.") and class_name(kind) == "Linear":
+        return "dynamically quantised" if ".dynamic." in name else "quantised"
+    if name == "torch._dynamo.eval_frame.OptimizedModule":
         return "compiled" if kind_of(child(module, "_orig_mod")) else None
-    if isinstance(module, torch.jit.ScriptModule):
+    if is_a(module, torch.jit.ScriptModule):
         return "scripted" if module.original_name == "Linear" else None
-    if not issubclass(kind, torch.nn.Linear):
+    if not is_a(module, torch.nn.Linear):
         return None
     if kind is torch.nn.Linear:
         return "Linear"
     if child(module, "parametrizations") is not None:
         return "parametrized"
-    return "lazy" if issubclass(kind, torch.nn.modules.lazy.LazyModuleMixin) else "subclass"
-
-
-def state_of(module: Any) -> dict[str, Any]:
-    """The instance dict, past any `__getattribute__` that the class may have."""
-    found: dict[str, Any] = object.__getattribute__(module, "__dict__")
-    return found
+    return "lazy" if is_a(module, torch.nn.modules.lazy.LazyModuleMixin) else "subclass"
 
 
 def registered(module: Any, registry: str) -> dict[str, Any]:
     """A copy of `_modules`, `_parameters`, …; {} before `Module.__init__` has run."""
     # TorchScript has wrappers with items() in place of dicts.
-    found = state_of(module).get(registry)
+    found = instance_dict(module).get(registry)
     return {} if found is None else dict(found.items())
 
 
@@ -96,45 +103,43 @@ def held_in(owner: Any, module: Any) -> str:
     for name, value in registered(owner, "_modules").items():
         if value is module:
             return f"_modules[{name!r}]"
-    names = [name for name, value in state_of(owner).items() if value is module]
+    names = [name for name, value in instance_dict(owner).items() if value is module]
     return f"__dict__[{names[0]!r}]" if names else ""
 
 
 def class_names(module: Any) -> tuple[str, ...]:
     """The classes in the order in which Python looks, down to nn.Linear (else nn.Module)."""
     torch = torch_or_none()
-    mro = [each for each in type(module).__mro__ if each is not object]
-    last = torch.nn.Linear if torch.nn.Linear in mro else torch.nn.Module
-    shown = mro[: mro.index(last) + 1] if last in mro else mro
-    return tuple(f"{each.__module__}.{each.__qualname__}" for each in shown)
+    classes = [each for each in mro(type(module)) if each is not object]
+    last = torch.nn.Linear if torch.nn.Linear in classes else torch.nn.Module
+    return tuple(qualified_name(each) for each in classes[: classes.index(last) + 1])
 
 
 def operand(layer: Any, name: str) -> Operand:
     """The layer's "weight" or "bias", found as Python would and never computed."""
     torch = torch_or_none()
-    in_class = inspect.getattr_static(type(layer), name, None)
+    in_class = class_attribute(type(layer), name)
     if isinstance(in_class, property):
         return Operand(name, "property", note=_originals(layer, name))
-    if name not in state_of(layer) and inspect.isfunction(in_class):
-        return Operand(name, "method", note="a packed weight, unpacked at each call of it")
-    places = [(name, state_of(layer), "__dict__")]
-    places += [(name, registered(layer, each), each) for each in ("_parameters", "_buffers")]
-    for key, found, label in places:
-        if key in found:
-            break
-    else:
+    if name not in instance_dict(layer) and inspect.isfunction(in_class):
+        return Operand(name, "method", note=f"packed; {name}() unpacks a copy")
+    state = instance_dict(layer)
+    holders = {"__dict__": state, **{key: state.get(key) or {} for key in _REGISTRIES}}
+    holder = next((each for each, found in holders.items() if name in found), None)
+    if holder is None:
         return Operand(name, "missing")
-    value, place = found[key], f"{label}[{name!r}]"
+    value, place = holders[holder][name], f"{holder}[{name!r}]"
     if value is None:
         return Operand(name, "none")
     if not isinstance(value, torch.Tensor):
-        return Operand(name, place, note=f"a {type(value).__name__}, no tensor")
+        return Operand(name, place, note=f"a {class_name(type(value))}, no tensor")
     if torch.nn.parameter.is_lazy(value):
         return Operand(name, place, note="no shape until the first call")
-    temporary = label == "_parameters" and not isinstance(value, torch.nn.Parameter)
-    note = "a plain tensor, not a Parameter: functional_call is under way" if temporary else ""
-    scripted = isinstance(layer, torch.jit.ScriptModule)
-    return Operand(name, place, tensor_facts(value), "" if scripted else note)
+    # TorchScript gives out its parameters as plain tensors.
+    scripted = is_a(layer, torch.jit.ScriptModule)
+    stored = scripted or isinstance(value, torch.nn.Parameter) or holder != "_parameters"
+    note = "" if stored else "a plain tensor, not a Parameter: functional_call is under way"
+    return Operand(name, place, tensor_facts(value), note)
 
 
 def _originals(layer: Any, name: str) -> str:
@@ -148,7 +153,7 @@ def _originals(layer: Any, name: str) -> str:
         for key, value in registered(chain, "_parameters").items()
         if value is not None
     )
-    steps = [type(step).__name__ for step in registered(chain, "_modules").values()]
+    steps = [class_name(type(step)) for step in registered(chain, "_modules").values()]
     source = f"parametrizations.{name}: {originals}" if originals else f"parametrizations.{name}"
     return f"computed at each read by {' then '.join(steps)} from {source}; not run"
 
@@ -160,7 +165,7 @@ def features(layer: Any, weight: Operand) -> tuple[int | None, int | None]:
     """
     if weight.tensor is not None and weight.tensor.rank == 2 and not weight.tensor.subclass:
         return weight.tensor.shape[0], weight.tensor.shape[1]
-    declared = [state_of(layer).get(name) for name in ("out_features", "in_features")]
+    declared = [instance_dict(layer).get(name) for name in ("out_features", "in_features")]
     outs, ins = (each if isinstance(each, int) and each > 0 else None for each in declared)
     return outs, ins
 
@@ -180,16 +185,28 @@ def hooks_of(layer: Any) -> tuple[Hook, ...]:
     return tuple(found)
 
 
-def forward_of(layer: Any) -> tuple[Source, str]:
-    """Where the `forward` that a call reaches is defined, and whose it is.
+def is_hooked(layer: Any) -> bool:
+    """Whether the layer has hooks of its own."""
+    state = instance_dict(layer)
+    return any(state.get(f"_{registry}") for _, registry in _HOOKS)
 
-    "nn.Linear's own", "overridden", "set on the instance" or "TorchScript's own".
+
+def forward_of(layer: Any) -> tuple[Source, str]:
+    """Where the `forward` that a call comes to is defined, and whose it is.
+
+    "nn.Linear's", "overridden", "set on the instance", "compiled" (source is the inner layer's),
+    "scripted" or "the class's own" (a quantised layer's).
     """
     torch = torch_or_none()
-    if isinstance(layer, torch.jit.ScriptModule):
-        return Source("forward"), "TorchScript's own"
-    if "forward" in state_of(layer):
-        return source_of(state_of(layer)["forward"]), "set on the instance"
-    function = inspect.getattr_static(type(layer), "forward", None)
+    kind = kind_of(layer)
+    if kind == "compiled":
+        return forward_of(child(layer, "_orig_mod"))[0], "compiled"
+    if kind == "scripted":
+        return Source("forward"), "scripted"
+    if "forward" in instance_dict(layer):
+        return source_of(instance_dict(layer)["forward"]), "set on the instance"
+    function = class_attribute(type(layer), "forward")
+    if not is_a(layer, torch.nn.Linear):
+        return source_of(function), "the class's own"
     own = function is torch.nn.Linear.forward
-    return source_of(function), "nn.Linear's own" if own else "overridden"
+    return source_of(function), "nn.Linear's" if own else "overridden"

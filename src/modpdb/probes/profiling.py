@@ -10,15 +10,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from modpdb.probes._static import class_name, qualified_name
 from modpdb.probes._torch import torch_or_none
 from modpdb.probes.linear_branch import Branch, Op, TensorFacts, intercepted, tensor_facts
+from modpdb.probes.linear_layer import child, features, kind_of, operand, registered
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
     """One run. ops are those below aten::linear, or all where *ran* reaches it by no way.
 
-    error is the exception's one line where the run raised, or why nothing was run.
+    error is the exception's one line where the run raised. ran is "" where nothing was run, and
+    error then says why.
     """
 
     ran: str
@@ -41,15 +44,15 @@ def observe(layer: Any, x: Any = None) -> Observation:
     torch = torch_or_none()
     watcher = "a profiler is on" if torch.autograd._profiler_enabled() else intercepted()
     if watcher:
-        return Observation("nothing", None, error=f"{watcher} and would see the run")
+        return Observation("", None, error=f"{watcher} and would see the run")
     run, ran = _runner(layer)
     if run is None:
-        return Observation("nothing", None, error=ran)
+        return Observation("", None, error=ran)
     made_up = x is None
     if x is None:
         x = _zeros(layer)
     if not isinstance(x, torch.Tensor):
-        return Observation("nothing", None, error=f"the input is a {type(x).__name__}, no tensor")
+        return Observation("", None, error=f"the input is a {class_name(type(x))}, no tensor")
     facts = tensor_facts(x)
     operand = _detached(x)
     try:
@@ -63,17 +66,21 @@ def observe(layer: Any, x: Any = None) -> Observation:
 def _runner(layer: Any) -> tuple[Callable[[Any], object] | None, str]:
     """What to run on the input, and its name; or None, and why not."""
     torch = torch_or_none()
-    kind = type(layer)
-    if kind.__module__.startswith("torch.ao.nn.quantized.dynamic"):
-        return (lambda x: kind.forward(layer, x)), f"{kind.__module__}.{kind.__qualname__}.forward"
-    parameters = object.__getattribute__(layer, "__dict__").get("_parameters") or {}
-    weight, bias = parameters.get("weight"), parameters.get("bias")
-    if not isinstance(weight, torch.Tensor):
-        return None, "the weight is no stored tensor, and computing it could run code of the model"
-    if torch.nn.parameter.is_lazy(weight):
-        return None, "the weight has no shape yet: the first input decides it"
-    weight, bias = _detached(weight), None if bias is None else _detached(bias)
-    return (lambda x: torch.nn.functional.linear(x, weight, bias)), "F.linear(x, weight, bias)"
+    kind = kind_of(layer)
+    if kind == "compiled":
+        layer = child(layer, "_orig_mod")
+    if kind_of(layer) == "dynamically quantised":
+        return (lambda x: type(layer).forward(layer, x)), f"{qualified_name(type(layer))}.forward"
+    weight, bias = operand(layer, "weight"), operand(layer, "bias")
+    if weight.tensor is None:
+        return None, f"weight: {weight.note or weight.place}"
+    stored = registered(layer, "_parameters")
+    w, b = (stored.get(each.name) for each in (weight, bias))
+    if w is None or (b is None and bias.place != "none"):
+        return None, "weight or bias is no parameter"
+    w, b = _detached(w), None if b is None else _detached(b)
+    eagerly = " eagerly" if kind in ("compiled", "scripted") else ""
+    return (lambda x: torch.nn.functional.linear(x, w, b)), f"F.linear(x, weight, bias){eagerly}"
 
 
 def _detached(tensor: Any) -> Any:
@@ -82,11 +89,14 @@ def _detached(tensor: Any) -> Any:
 
 
 def _zeros(layer: Any) -> Any:
+    """One row for the layer, of the weight's dtype and device where it has a stored one."""
     torch = torch_or_none()
-    features = int(layer.in_features)
-    weight = object.__getattribute__(layer, "__dict__").get("_parameters", {}).get("weight")
+    if kind_of(layer) == "compiled":
+        layer = child(layer, "_orig_mod")
+    weight = registered(layer, "_parameters").get("weight")
+    _, into = features(layer, operand(layer, "weight"))
     like = {} if weight is None else {"dtype": weight.dtype, "device": weight.device}
-    return torch.zeros((1, features), **like)
+    return torch.zeros((1, into), **like)
 
 
 def _profiled(call: Callable[[], object]) -> tuple[Op, ...]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+
+from modpdb.probes.layers import Own
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +26,14 @@ class TiedTensor:
 
 
 @dataclass(frozen=True, slots=True)
-class ModuleNode:
-    """A module and what lies below it.
+class ModuleFacts:
+    """What a module and all below it amount to: one object for modules that are identical.
 
     Counts are elements, sizes bytes; those that do not begin with *own* take in the whole
     subtree and count a tensor once however many names it has there. *signature* is equal for
     nodes of one tree that are identical in structure, shapes, dtypes, devices and flags.
     """
 
-    path: str
-    name: str
     class_name: str  # "" where only a checkpoint is known
     detail: str  # sizes of a leaf layer: "640 → 1,024 + bias"
     parameters: int
@@ -45,11 +44,20 @@ class ModuleNode:
     dtypes: tuple[str, ...]
     devices: tuple[str, ...]
     flags: tuple[str, ...]
-    ties: tuple[Tie, ...]
-    same_as: str | None  # this very module stands at that path already; children are shown there
     container: bool  # only holds its children: a ModuleList, a ModuleDict
     signature: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleNode:
+    """A module where it stands."""
+
+    path: str
+    name: str
+    facts: ModuleFacts
     children: tuple[ModuleNode, ...]
+    ties: tuple[Tie, ...] = ()
+    same_as: str | None = None  # this very module stands there already, with its children
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +103,7 @@ def folds(children: Iterable[ModuleNode]) -> list[Fold]:
     """*children* in order, numbered ones of equal signature joined at the first one's place."""
     groups: dict[Hashable, list[ModuleNode]] = {}
     for node in children:
-        key = node.signature if is_number(node.name) else node.name
+        key = node.facts.signature if is_number(node.name) else node.name
         groups.setdefault(key, []).append(node)
     return [Fold(tuple(members)) for members in groups.values()]
 
@@ -127,8 +135,8 @@ class Signatures:
 class Sums:
     """Totals of a subtree while it is added up.
 
-    Tensors that may be met twice are kept by identity in *shared* until the end, so that each
-    level above counts them once.
+    Tensors that may be met again further up are kept in *shared* by identity, so that each
+    level counts them once.
     """
 
     parameters: int = 0
@@ -138,35 +146,74 @@ class Sums:
     devices: frozenset[str] = frozenset()
     trainable: bool = False
     frozen: bool = False
-    shared: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    shared: dict[int, Own] = field(default_factory=dict)
+
+    def count(self, own: Own, identity: int | None) -> None:
+        """Add a tensor; *identity* is given if it may be met again."""
+        facts = own.facts
+        if own.kind == "parameter" and not own.plain:
+            self.trainable |= facts.requires_grad
+            self.frozen |= not facts.requires_grad
+        self.dtypes |= {facts.dtype}
+        self.devices |= {facts.device}
+        if identity is not None:
+            self.shared[identity] = own
+        elif own.kind == "parameter":
+            self.parameters += facts.elements or 0
+            self.parameter_bytes += facts.nbytes or 0
+        else:
+            self.buffer_bytes += facts.nbytes or 0
 
     def add(self, other: Sums) -> None:
         self.parameters += other.parameters
         self.parameter_bytes += other.parameter_bytes
         self.buffer_bytes += other.buffer_bytes
+        self.dtypes |= other.dtypes
+        self.devices |= other.devices
         self.trainable |= other.trainable
         self.frozen |= other.frozen
-        if not other.dtypes <= self.dtypes:
-            self.dtypes |= other.dtypes
-        if not other.devices <= self.devices:
-            self.devices |= other.devices
-        if other.shared:
-            self.shared.update(other.shared)
+        self.shared.update(other.shared)
 
-    def totals(self) -> tuple[int, int, int]:
-        """Parameters in elements, their bytes, the buffers' bytes."""
-        parameters, nbytes, buffers = self.parameters, self.parameter_bytes, self.buffer_bytes
-        for more in self.shared.values():
-            parameters += more[0]
-            nbytes += more[1]
-            buffers += more[2]
-        return parameters, nbytes, buffers
-
-
-@lru_cache(maxsize=256)
-def in_order(names: frozenset[str]) -> tuple[str, ...]:
-    return tuple(sorted(names))
+    def facts(
+        self,
+        class_name: str,
+        detail: str,
+        flags: tuple[str, ...],
+        container: bool,
+        signature: int,
+        own: Iterable[Own],
+    ) -> ModuleFacts:
+        """The totals with what else is known of the module; *own* are its own tensors."""
+        total = Sums(self.parameters, self.parameter_bytes, self.buffer_bytes)
+        for tensor in self.shared.values():
+            total.count(tensor, None)
+        here = Sums()
+        for tensor in {tensor.identity: tensor for tensor in own}.values():
+            here.count(tensor, None)
+        return ModuleFacts(
+            class_name=class_name,
+            detail=detail,
+            parameters=total.parameters,
+            parameter_bytes=total.parameter_bytes,
+            buffer_bytes=total.buffer_bytes,
+            own_parameters=here.parameters,
+            own_bytes=here.parameter_bytes,
+            dtypes=tuple(sorted(self.dtypes)),
+            devices=tuple(sorted(self.devices)),
+            flags=flags,
+            container=container,
+            signature=signature,
+        )
 
 
 def joined(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
+
+
+def relative(here: str, there: str) -> tuple[int, str]:
+    """Levels up and names down from one path to another, equal for blocks that refer alike."""
+    mine, other = here.split("."), there.split(".")
+    common = 0
+    while common < min(len(mine), len(other)) and mine[common] == other[common]:
+        common += 1
+    return len(mine) - common, ".".join(other[common:])

@@ -83,7 +83,7 @@ def _lexer() -> Lexer:
 def is_unfinished(text: str) -> bool:
     """Whether *text* is the beginning of a Python block, not yet ended by an empty line."""
     try:
-        return codeop.compile_command(text.removeprefix("!").lstrip(), symbol="single") is None
+        return codeop.compile_command(text.removeprefix("!").strip(" \t"), symbol="single") is None
     except (SyntaxError, ValueError, OverflowError):
         return False
 

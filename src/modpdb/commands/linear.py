@@ -1,0 +1,180 @@
+"""`linear-path`: a linear layer's way from the attribute down to the kernels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from modpdb.commands.registry import Arguments, UsageError, command
+from modpdb.commands.targets import (
+    Held,
+    Source,
+    complete_paths,
+    held_modules,
+    matching_modules,
+    not_understood,
+    split_target,
+    typed_module,
+)
+from modpdb.probes._static import class_name
+
+if TYPE_CHECKING:
+    from modpdb.debugger import ModPdb
+    from modpdb.probes.checkpoints import TensorEntry
+    from modpdb.probes.linear_checkpoint import CheckpointLinear
+
+
+@command("linear-path", "lp", options={"--run": ""}, completes=complete_paths)
+def linear_path(dbg: ModPdb, arguments: Arguments) -> None:
+    """linear-path [--run] [TARGET [, INPUT]]
+
+    A linear layer's way: forward, F.linear, the builtin, the dispatcher, at::native::linear.
+
+    With INPUT (an expression that gives a tensor) the shapes at every step, the branch taken
+    and, where it fits, the arithmetic; without, the branches by kind of input. --run observes
+    the operators with the profiler and sets them beside the prediction. Without TARGET: every
+    linear layer that the frame holds. In a conversion: checkpoint tensor, GGUF name and ggml
+    shape.
+    """
+    target, given = split_target(arguments.target)
+    run = bool(arguments.options.get("--run"))
+    module = typed_module(dbg, target) if target else None
+    if module is not None:
+        _show_layer(dbg, module, target, None, given, run)
+        return
+    held = held_modules(dbg)
+    if isinstance(held, Source):
+        _show_checkpoint(dbg, held, target, given, run)
+    elif not target:
+        _list_layers(dbg, held)
+    else:
+        _show_matching(dbg, held, target, given, run)
+
+
+def _show_matching(dbg: ModPdb, held: Held, target: str, given: str, run: bool) -> None:
+    from modpdb.probes.linear import linears
+
+    if held.where:
+        dbg.message(held.where)
+    found = matching_modules(dbg, held, target)
+    if len(found) > 1:
+        from modpdb.views.linear import linears as view
+
+        rows = [row for path, module in found for row in linears(module, path)]
+        if not rows:
+            raise UsageError(f"none of the {len(found)} modules that match is a linear layer")
+        dbg.show(view(rows))
+        return
+    path, module = found[0]
+    parent = path.rpartition(".")[0]
+    owner = next((each for name, each in held.named() if name == parent), None)
+    _show_layer(dbg, module, path, owner, given, run)
+
+
+def _show_layer(
+    dbg: ModPdb, layer: Any, path: str, owner: Any, given: str, run: bool
+) -> None:
+    from modpdb.probes import linear as probe
+    from modpdb.probes.linear_layer import kind_of
+    from modpdb.probes.profiling import observe
+    from modpdb.views import linear as views
+
+    if kind_of(layer) is None:
+        rows = probe.linears(layer, path)
+        if not rows:
+            raise UsageError(f"{path} is a {class_name(type(layer))}, no linear layer")
+        dbg.show(views.linears(rows))
+        return
+    x = _input(dbg, given)
+    data = probe.linear_path(layer, path, x, owner)
+    dbg.show(views.linear_path(data, observe(layer, x) if run else None))
+
+
+def _input(dbg: ModPdb, given: str) -> Any:
+    """The tensor that INPUT gives, None without one."""
+    if not given:
+        return None
+    from modpdb.probes._torch import torch_or_none
+
+    try:
+        value = eval(given, dbg.curframe.f_globals, dbg.curframe_locals)
+    except Exception as error:
+        raise UsageError(f"INPUT {given!r}: {type(error).__name__}: {error}") from None
+    torch = torch_or_none()
+    if torch is None or not issubclass(type(value), torch.Tensor):
+        raise UsageError(f"INPUT {given!r} is a {class_name(type(value))}, expected a tensor")
+    return value
+
+
+def _list_layers(dbg: ModPdb, held: Held) -> None:
+    from modpdb.probes.linear import linears
+    from modpdb.views.linear import linears as view
+
+    rows = [row for _, root in held.roots for row in linears(root)]
+    if not rows:
+        names = ", ".join(name for name, _ in held.roots)
+        raise UsageError(f"no linear layer in {names}")
+    if held.where:
+        dbg.message(held.where)
+    dbg.show(view(rows))
+
+
+# -- a checkpoint being converted ----------------------------------------------------------------
+
+
+def _show_checkpoint(dbg: ModPdb, source: Source, target: str, given: str, run: bool) -> None:
+    from modpdb.views.linear import linears
+    from modpdb.views.linear_checkpoint import checkpoint_linear_path
+
+    if given or run:
+        raise UsageError("no module here to run: a conversion has tensors, and no layer takes INPUT")
+    if not target:
+        from modpdb.probes.linear_checkpoint import linear_rows
+
+        dbg.show(linears(linear_rows(_path_of(source, each) for each in _matrices(source))))
+        return
+    found = _checkpoint_tensor(source, target)
+    if found is None:
+        names = [tensor.name.removesuffix(".weight") for tensor in source.checkpoint.tensors]
+        raise UsageError(not_understood(dbg, target, "no tensor of the checkpoint", names))
+    dbg.show(checkpoint_linear_path(_path_of(source, found)))
+
+
+def _checkpoint_tensor(source: Source, target: str) -> TensorEntry | None:
+    """The weight that *target* names: whole, without `.weight`, or by its last components."""
+    tensors = source.checkpoint.tensors
+    for name in (target, f"{target}.weight"):
+        exact = [tensor for tensor in tensors if tensor.name == name]
+        ending = [tensor for tensor in tensors if tensor.name.endswith(f".{name}")]
+        if exact or len(ending) == 1:
+            return (exact or ending)[0]
+        if ending:
+            some = ", ".join(tensor.name for tensor in ending[:3])
+            raise UsageError(f"{target!r} fits {len(ending)} tensors ({some}, …); write more of it")
+    return None
+
+
+def _matrices(source: Source) -> list[TensorEntry]:
+    return [
+        tensor
+        for tensor in source.checkpoint.tensors
+        if tensor.shape is not None and len(tensor.shape) == 2 and tensor.name.endswith(".weight")
+    ]
+
+
+def _path_of(source: Source, tensor: TensorEntry) -> CheckpointLinear:
+    from modpdb.probes.conversion import conversion_tensor, gguf_name
+    from modpdb.probes.linear_checkpoint import checkpoint_linear_path
+
+    if tensor.shape is None:
+        raise UsageError(f"{tensor.name}: its shape is not known before the converter makes it")
+    named = gguf_name(source.conversion, tensor.name)
+    bias = conversion_tensor(source.conversion, tensor.name.removesuffix("weight") + "bias")
+    return checkpoint_linear_path(
+        tensor.name,
+        tensor.shape,
+        tensor.dtype or "?",
+        tensor.file,
+        named.name if named else None,
+        named.ggml_shape if named else None,
+        bias.shape if bias is not None and tensor.name.endswith("weight") else None,
+    )

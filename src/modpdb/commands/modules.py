@@ -1,0 +1,190 @@
+"""Modules, parameters, buffers, variables."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from modpdb.commands.registry import Arguments, UsageError, command
+from modpdb.commands.targets import (
+    Held,
+    Source,
+    complete_paths,
+    held_modules,
+    matches,
+    matching_modules,
+    not_understood,
+    typed_module,
+)
+
+if TYPE_CHECKING:
+    from modpdb.debugger import ModPdb
+    from modpdb.probes.checkpoints import Checkpoint
+
+
+@command(
+    "modules",
+    "mods",
+    options={"-d": "N", "-t": "TYPE", "--unfold": ""},
+    completes=complete_paths,
+)
+def modules(dbg: ModPdb, arguments: Arguments) -> None:
+    """modules [-d N] [-t TYPE] [--unfold] [TARGET]
+
+    The tree of modules: path, class, parameters, memory, and what is out of the ordinary.
+
+    Blocks that are identical are one row, layers.{0…25}; --unfold shows each. -d N goes N
+    levels deep, -t TYPE lists modules whose class fits (-t *Norm). TARGET is an expression, a
+    path or a glob of paths (layers.*.self_attn); without it the modules that the frame holds.
+    In a conversion, the tree that the checkpoint's tensor names imply.
+    """
+    from modpdb.probes.modules import module_tree
+    from modpdb.probes.tree import walk
+    from modpdb.views import modules as views
+
+    depth, unfold = arguments.number("-d"), bool(arguments.options.get("--unfold"))
+    type_glob = arguments.options.get("-t")
+    target = arguments.target
+
+    def show(module: Any, name: str) -> None:
+        tree = module_tree(module, name)
+        dbg.show(views.module_tree(tree, depth=depth, unfold=unfold, type_glob=type_glob))
+
+    module = typed_module(dbg, target) if target else None
+    if module is not None:
+        show(module, "")
+        return
+    held = held_modules(dbg)
+    if isinstance(held, Source):
+        _checkpoint_modules(dbg, held, target, depth, unfold, bool(type_glob))
+        return
+    _say_where(dbg, held)
+    if not target:
+        for name, root in held.roots:
+            if len(held.roots) > 1:
+                dbg.message(f"{name}:")
+            show(root, "")
+        return
+    found = matching_modules(dbg, held, target)
+    if len(found) == 1:
+        show(found[0][1], found[0][0])
+        return
+    paths = {path for path, _ in found}
+    for _, root in held.roots:
+        dbg.show(views.matches([n for n in walk(module_tree(root).root) if n.path in paths]))
+
+
+def _checkpoint_modules(
+    dbg: ModPdb, source: Source, target: str, depth: int | None, unfold: bool, by_type: bool
+) -> None:
+    from modpdb.probes.checkpoints import checkpoint_tree
+    from modpdb.views.modules import module_tree
+
+    if by_type:
+        raise UsageError("-t needs classes, and a checkpoint's tensor names tell none")
+    checkpoint = _chosen(dbg, source, target)
+    tree = checkpoint_tree(checkpoint, source.conversion.class_name)
+    dbg.show(module_tree(tree, depth=depth, unfold=unfold))
+
+
+def _chosen(dbg: ModPdb, source: Source, target: str) -> Checkpoint:
+    """The checkpoint with the tensors at or below what *target* means."""
+    if not target:
+        return source.checkpoint
+    tensors = tuple(
+        tensor
+        for tensor in source.checkpoint.tensors
+        if matches(tensor.name, target) or matches(tensor.name, f"{target}.*")
+    )
+    if not tensors:
+        names = [tensor.name for tensor in source.checkpoint.tensors]
+        names += [name.rpartition(".")[0] for name in names]
+        raise UsageError(not_understood(dbg, target, "no tensor of the checkpoint", names))
+    return replace(source.checkpoint, tensors=tensors)
+
+
+def _say_where(dbg: ModPdb, held: Held) -> None:
+    if held.where:
+        names = ", ".join(name for name, _ in held.roots)
+        dbg.message(f"{names}, {held.where}")
+
+
+@command("params", options={"--stats": ""}, completes=complete_paths)
+def params(dbg: ModPdb, arguments: Arguments) -> None:
+    """params [--stats] [TARGET]
+
+    The parameters: name, shape, dtype, memory, requires_grad, ties.
+
+    --stats reads them: least, greatest, mean, deviation, NaN and Inf. TARGET is an expression
+    that gives a module, or a path or glob of names (layers.0.*). In a conversion, the tensors
+    of the checkpoint.
+    """
+    _tensors(dbg, arguments, "parameters")
+
+
+@command("buffers", options={"--stats": ""}, completes=complete_paths)
+def buffers(dbg: ModPdb, arguments: Arguments) -> None:
+    """buffers [--stats] [TARGET]
+
+    The buffers: name, shape, dtype, memory, whether they are in the state dict.
+
+    TARGET and --stats as for `params`.
+    """
+    _tensors(dbg, arguments, "buffers")
+
+
+def _tensors(dbg: ModPdb, arguments: Arguments, kind: Literal["parameters", "buffers"]) -> None:
+    from modpdb.probes.registered import parameters
+    from modpdb.views.modules import tensor_rows
+
+    stats = bool(arguments.options.get("--stats"))
+    target = arguments.target
+    module = typed_module(dbg, target) if target else None
+    if module is not None:
+        dbg.show(tensor_rows(parameters(module, kind, stats=stats)))
+        return
+    held = held_modules(dbg)
+    if isinstance(held, Source):
+        _checkpoint_tensors(dbg, held, target, kind, stats)
+        return
+    _say_where(dbg, held)
+
+    def wanted(name: str) -> bool:
+        return not target or matches(name, target) or matches(name, f"{target}.*")
+
+    rows = [
+        row
+        for _, root in held.roots
+        for row in parameters(root, kind, wanted=wanted, stats=stats)
+    ]
+    if target and not rows:
+        names = [row.name for _, root in held.roots for row in parameters(root, kind)]
+        raise UsageError(not_understood(dbg, target, f"no name among the {kind}", names))
+    dbg.show(tensor_rows(rows))
+
+
+def _checkpoint_tensors(
+    dbg: ModPdb, source: Source, target: str, kind: str, stats: bool
+) -> None:
+    from modpdb.probes.checkpoints import tensor_rows
+    from modpdb.views import modules as views
+
+    if kind == "buffers":
+        raise UsageError("a checkpoint does not tell buffers from parameters; `params` lists all")
+    if stats:
+        raise UsageError("--stats is for modules: of a checkpoint only headers are read")
+    dbg.show(views.tensor_rows(tensor_rows(_chosen(dbg, source, target).tensors)))
+
+
+@command("locals")
+def frame_variables(dbg: ModPdb, arguments: Arguments) -> None:
+    """locals
+
+    The frame's variables, one line each; tensors and modules in their one-line form.
+    """
+    from modpdb.probes.values import frame_locals
+    from modpdb.views.values import variables
+
+    if arguments.target:
+        raise UsageError(f"locals takes nothing; `p {arguments.target}` shows one variable")
+    dbg.show(variables(frame_locals(dbg.curframe_locals)))

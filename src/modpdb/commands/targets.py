@@ -1,0 +1,230 @@
+"""What a command is about: the rest of the line, or what the frames hold."""
+
+from __future__ import annotations
+
+import ast
+import fnmatch
+import os
+import re
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from modpdb.commands.registry import UsageError
+from modpdb.probes._static import class_name, instance_dict
+from modpdb.probes.module_state import is_module, named_modules
+
+if TYPE_CHECKING:
+    from modpdb.debugger import ModPdb
+    from modpdb.probes.checkpoints import Checkpoint
+    from modpdb.probes.conversion import Conversion
+
+_GLOB = re.compile(r"[*?]")
+_PATH = re.compile(r"[\w.*?\[\]!-]+")
+_MISSING = object()
+_COMPLETED = 2_000  # module paths looked at for one Tab
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Modules that a frame holds: each with the expression that reaches it there, and a word
+    about the frame where it is not the current one."""
+
+    roots: tuple[tuple[str, Any], ...]
+    where: str = ""
+
+    def named(self) -> Iterator[tuple[str, Any]]:
+        """Every module below, by its path from the root that holds it."""
+        for _, root in self.roots:
+            yield from named_modules(root)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The tensors of the checkpoint that is being converted."""
+
+    conversion: Conversion
+    checkpoint: Checkpoint
+
+
+# -- what the frames hold ------------------------------------------------------------------------
+
+
+def frames_outwards(dbg: ModPdb) -> Iterator[tuple[types.FrameType, Mapping[str, Any]]]:
+    """The current frame and its callers, each with its variables."""
+    for frame, _ in reversed(dbg.stack[: dbg.curindex + 1]):
+        yield frame, dbg.curframe_locals if frame is dbg.curframe else frame.f_locals
+
+
+def held_modules(dbg: ModPdb) -> Held | Source:
+    """The modules to speak of without a target: ``self``, else among the locals, else held by
+    ``self``; else the checkpoint of a conversion; else the same in the callers.
+
+    Raises UsageError, with what was looked at, where there is none.
+    """
+    frames = list(frames_outwards(dbg))
+    here = _held_by(frames[0][1])
+    if here:
+        return Held(here)
+    source = _conversion_source([variables for _, variables in frames])
+    if source is not None:
+        return source
+    for frame, variables in frames[1:]:
+        found = _held_by(variables)
+        if found:
+            return Held(found, f"held by the caller {place_of(frame)}")
+    raise UsageError(_nothing_found(frames))
+
+
+def place_of(frame: types.FrameType) -> str:
+    file = os.path.basename(frame.f_code.co_filename)
+    return f"{frame.f_code.co_qualname}() at {file}:{frame.f_lineno}"
+
+
+def _nothing_found(frames: list[tuple[types.FrameType, Mapping[str, Any]]]) -> str:
+    callers = f" and of its {len(frames) - 1} callers" if len(frames) > 1 else ""
+    return (
+        f"no modules here: looked at the variables of {frames[0][0].f_code.co_name}(){callers}, "
+        "and at what `self` holds; `locals` lists the variables"
+    )
+
+
+def _held_by(variables: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    owner = variables.get("self", _MISSING)
+    if is_module(owner):
+        return (("self", owner),)
+    own = _outermost((name, value) for name, value in variables.items() if is_module(value))
+    if own or owner is _MISSING:
+        return own
+    return _outermost(
+        (f"self.{name}", value) for name, value in instance_dict(owner).items() if is_module(value)
+    )
+
+
+def _outermost(found: Iterable[tuple[str, Any]]) -> tuple[tuple[str, Any], ...]:
+    """Without those that stand inside another, and each once."""
+    unique = {id(value): (name, value) for name, value in reversed(list(found))}
+    inside = {
+        id(module)
+        for _, root in unique.values()
+        for path, module in named_modules(root)
+        if path and module is not root
+    }
+    return tuple(reversed([each for key, each in unique.items() if key not in inside]))
+
+
+def _conversion_source(frames: list[Mapping[str, Any]]) -> Source | None:
+    from modpdb.probes.checkpoints import CheckpointError
+    from modpdb.probes.conversion import conversion_checkpoint, find_conversion
+
+    conversion = find_conversion(frames)
+    if conversion is None:
+        return None
+    try:
+        return Source(conversion, conversion_checkpoint(conversion))
+    except CheckpointError as error:
+        raise UsageError(f"the checkpoint being converted cannot be read: {error}") from None
+
+
+# -- what was typed ------------------------------------------------------------------------------
+
+
+def evaluated(dbg: ModPdb, text: str) -> Any:
+    """The value of *text* as an expression of the frame, a marker where it is none.
+
+    The error, where it is not the path of something held, is for `explain_failure`.
+    """
+    if _GLOB.search(text) and not text.replace("*", "").isidentifier():
+        try:
+            ast.parse(text, mode="eval")
+        except SyntaxError:
+            return _MISSING
+    try:
+        return eval(text, dbg.curframe.f_globals, dbg.curframe_locals)
+    except Exception:
+        return _MISSING
+
+
+def typed_module(dbg: ModPdb, text: str) -> Any:
+    """The module that the expression *text* gives, None where it gives none."""
+    value = evaluated(dbg, text)
+    return value if value is not _MISSING and is_module(value) else None
+
+
+def matches(path: str, pattern: str) -> bool:
+    """Whether *path* is meant by *pattern*, whole or from some component on; * crosses dots."""
+    if _GLOB.search(pattern):
+        return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, f"*.{pattern}")
+    return path == pattern or path.endswith(f".{pattern}")
+
+
+def matching_modules(dbg: ModPdb, held: Held, pattern: str) -> list[tuple[str, Any]]:
+    """Modules of *held* by path or glob, each once. Raises UsageError for none."""
+    found: dict[int, tuple[str, Any]] = {}
+    for path, module in held.named():
+        if path and matches(path, pattern):
+            found.setdefault(id(module), (path, module))
+    if not found:
+        raise UsageError(not_understood(dbg, pattern, "no module path", (p for p, _ in held.named())))
+    return list(found.values())
+
+
+def not_understood(dbg: ModPdb, text: str, what: str, names: Iterable[str]) -> str:
+    """Why *text* is neither an expression nor a name, with the names that come nearest."""
+    import difflib
+
+    pool = list(dict.fromkeys(islice(names, 20_000)))
+    near = difflib.get_close_matches(text, pool, n=2, cutoff=0.6)
+    hint = f"; near: {', '.join(near)}" if near else ""
+    if not _PATH.fullmatch(text):
+        hint = _python_error(dbg, text) or hint
+    elif re.search(r"\s--?[a-zA-Z]", text):
+        hint = "; options come before the target"
+    return f"{text!r} is {what} here{hint}"
+
+
+def _python_error(dbg: ModPdb, text: str) -> str:
+    try:
+        value = eval(text, dbg.curframe.f_globals, dbg.curframe_locals)
+    except Exception as error:
+        return f", and as Python: {type(error).__name__}: {error}"
+    return f": it is a {class_name(type(value))}"
+
+
+def split_target(text: str) -> tuple[str, str]:
+    """``TARGET, INPUT`` at the first comma outside of brackets and strings."""
+    depth, quote = 0, ""
+    for position, char in enumerate(text):
+        if quote:
+            quote = "" if char == quote else quote
+        elif char in "'\"":
+            quote = char
+        elif char in "([{":
+            depth += 1
+        elif char in ")]}":
+            depth -= 1
+        elif char == "," and depth == 0:
+            return text[:position].strip(), text[position + 1 :].strip()
+    return text.strip(), ""
+
+
+def complete_paths(dbg: ModPdb, text: str) -> Iterator[str]:
+    """Module paths, or the checkpoint's tensor names, for Tab."""
+    try:
+        held = held_modules(dbg)
+    except Exception:
+        return
+    if isinstance(held, Source):
+        seen: set[str] = set()
+        for tensor in islice(held.checkpoint.tensors, _COMPLETED):
+            module = tensor.name.rpartition(".")[0]
+            for each in (module, tensor.name):
+                if each and each not in seen:
+                    seen.add(each)
+                    yield each
+        return
+    for path, _ in islice(held.named(), _COMPLETED):
+        if path:
+            yield path

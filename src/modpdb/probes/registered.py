@@ -1,0 +1,142 @@
+"""Parameters and buffers one by one, under every name they have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from modpdb.probes._static import instance_dict, mro
+from modpdb.probes._torch import torch_or_none, undisturbed
+from modpdb.probes.module_state import entries
+from modpdb.probes.tensors import (
+    NoStatistics,
+    Statistics,
+    TensorFacts,
+    TensorReader,
+    is_parameter,
+    statistics,
+)
+from modpdb.probes.tree import joined
+
+Kind = Literal["parameters", "buffers"]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRow:
+    """One name of one tensor; *facts* is None where None is registered or nothing is known."""
+
+    name: str
+    facts: TensorFacts | None
+    tied: tuple[str, ...] = ()  # the tensor's other names
+    notes: tuple[str, ...] = ()
+    statistics: Statistics | None = None
+    no_statistics: str = ""  # why, where they were asked for and there are none
+    file: str = ""  # of a checkpoint's tensor
+    frozen: bool = False  # a parameter that requires no gradient
+
+
+def parameters(
+    root: Any,
+    kind: Kind = "parameters",
+    *,
+    prefix: str = "",
+    stats: bool = False,
+    wanted: Callable[[str], bool] = lambda name: True,
+) -> list[TensorRow]:
+    """Every parameter or buffer of *root*, as `state_dict()` names them: tied ones repeatedly.
+
+    Entries registered as None, non-persistent buffers and the packed weights of quantised
+    layers are there as well, with a note. With *stats* the data is read, each tensor once.
+    *wanted* chooses by name.
+    """
+    torch = torch_or_none()
+    reader = TensorReader(torch)
+    with undisturbed(torch):
+        found = list(_registered(torch, root, prefix, f"_{kind}"))
+        names: dict[int, list[str]] = {}
+        for name, value, _ in found:
+            if reader.is_tensor(value):
+                names.setdefault(id(value), []).append(name)
+        found = [entry for entry in found if wanted(entry[0])]
+        rows = [_row(torch, reader, names, *entry) for entry in found]
+    return _with_statistics(found, rows) if stats else rows
+
+
+def _registered(
+    torch: Any, root: Any, prefix: str, registry: str
+) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """Full name, what is registered under it, and the state of the module that holds it."""
+    stack = [(prefix, root, frozenset({id(root)}))]
+    while stack:
+        path, module, above = stack.pop()
+        state = instance_dict(module)
+        for name, value in entries(state, registry):
+            yield joined(path, name), value, state
+        if registry == "_parameters" and "_packed_params" in state:
+            yield joined(path, "_packed_params"), _PACKED, state
+        stack.extend(
+            (joined(path, name), child, above | {id(child)})
+            for name, child in reversed(entries(state, "_modules"))
+            if torch.nn.Module in mro(type(child)) and id(child) not in above
+        )
+
+
+_PACKED = object()  # weights that a quantised layer keeps outside of its parameters
+
+
+def _row(
+    torch: Any,
+    reader: TensorReader,
+    names: dict[int, list[str]],
+    name: str,
+    value: Any,
+    state: dict[str, Any],
+) -> TensorRow:
+    if value is _PACKED:
+        return TensorRow(name, None, notes=("packed weights of a quantised layer",))
+    if not reader.is_tensor(value):
+        return TensorRow(name, None, notes=("None" if value is None else "no tensor",))
+    tied = tuple(other for other in dict.fromkeys(names[id(value)]) if other != name)
+    facts = reader.facts(value)
+    frozen = is_parameter(value, torch.nn.Parameter) and not facts.requires_grad
+    return TensorRow(name, facts, tied, tuple(_notes(torch, name, value, state)), frozen=frozen)
+
+
+def _notes(torch: Any, name: str, tensor: Any, state: dict[str, Any]) -> Iterator[str]:
+    own_name = name.rpartition(".")[2]
+    transient = state.get("_non_persistent_buffers_set")
+    buffers = state.get("_buffers")
+    if type(buffers) is dict and own_name in buffers:
+        if type(transient) is set and own_name in transient:
+            yield "not in state_dict"
+    elif not is_parameter(tensor, torch.nn.Parameter):
+        yield "plain tensor"  # torch.func.functional_call puts one there while it runs
+
+
+def _with_statistics(
+    found: list[tuple[str, Any, dict[str, Any]]], rows: list[TensorRow]
+) -> list[TensorRow]:
+    known: dict[int, Statistics | str] = {}
+    full = []
+    for (_, tensor, _), row in zip(found, rows, strict=True):
+        if row.facts is None:
+            full.append(row)
+            continue
+        if id(tensor) not in known:
+            known[id(tensor)] = _statistics_or_reason(tensor)
+        full.append(_described(row, known[id(tensor)]))
+    return full
+
+
+def _statistics_or_reason(tensor: Any) -> Statistics | str:
+    try:
+        return statistics(tensor)
+    except NoStatistics as reason:
+        return str(reason)
+
+
+def _described(row: TensorRow, found: Statistics | str) -> TensorRow:
+    if isinstance(found, str):
+        return replace(row, no_statistics=found)
+    return replace(row, statistics=found)

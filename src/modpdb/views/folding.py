@@ -1,0 +1,46 @@
+"""Paths that differ in their numbers only, as one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Sequence
+from typing import TypeVar
+
+from modpdb.views.text import numbers
+
+Alike = TypeVar("Alike", bound=Hashable)
+
+
+def folded(items: Iterable[tuple[str, Alike]]) -> list[tuple[str, int, Alike]]:
+    """(path, how many, what they are) of (path, what it is), in order of first appearance.
+
+    Joined as `layers.{0…25}.experts.{0…7}.w1` are only paths of which every combination of the
+    numbers is there, and whose second half is equal.
+    """
+    groups: dict[tuple[tuple[str, ...], Alike], list[tuple[int, ...]]] = {}
+    for path, alike in items:
+        parts = path.split(".")
+        pattern = tuple("" if part.isdecimal() else part for part in parts)
+        place = tuple(int(part) for part in parts if part.isdecimal())
+        groups.setdefault((pattern, alike), []).append(place)
+    joined = []
+    for (pattern, alike), found in groups.items():
+        for axes in _products(found):
+            written = iter([numbers(axis) for axis in axes])
+            path = ".".join(part or next(written) for part in pattern)
+            joined.append((path, math.prod(map(len, axes)), alike))
+    return joined
+
+
+def _products(found: Sequence[tuple[int, ...]]) -> list[list[list[int]]]:
+    """*found* parted into full products, each given by its axes."""
+    axes = [sorted(set(axis)) for axis in zip(*found, strict=True)]
+    if math.prod(map(len, axes)) == len(found):
+        return [axes]
+    rests: dict[int, list[tuple[int, ...]]] = {}
+    for first, *rest in found:
+        rests.setdefault(first, []).append(tuple(rest))
+    alike: dict[frozenset[tuple[int, ...]], list[int]] = {}
+    for first, below in rests.items():
+        alike.setdefault(frozenset(below), []).append(first)
+    return [[firsts, *axes] for below, firsts in alike.items() for axes in _products(sorted(below))]
