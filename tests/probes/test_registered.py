@@ -92,10 +92,8 @@ def test_only_wanted_names_are_read() -> None:
 # -- statistics ----------------------------------------------------------------------------------
 
 SHAPES = st.lists(st.integers(0, 5), max_size=4).map(tuple)
-DTYPES = st.sampled_from(
-    [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.int8]
-    + [torch.uint8, torch.bool]
-)
+FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+DTYPES = st.sampled_from((*FLOATS, torch.int64, torch.int8, torch.uint8, torch.bool))
 
 
 @settings(max_examples=80, deadline=None)
@@ -106,7 +104,7 @@ def test_statistics_are_numpys(
     values = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 50
     tensor = values.to(dtype)
     if turned:
-        tensor = tensor.permute(*reversed(range(tensor.ndim)))
+        tensor = tensor.permute(tuple(reversed(range(tensor.ndim))))
         tensor = tensor[::2] if tensor.ndim else tensor
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tensors, "CHUNK", chunk)
@@ -145,7 +143,7 @@ def test_squares_beyond_float32() -> None:
     [
         (torch.ones(3).to_sparse(), "layout sparse_coo"),
         (torch.zeros(2, dtype=torch.complex64), "complex"),
-        (torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8), "quantised"),
+        (torch._empty_affine_quantized([2], scale=0.1, dtype=torch.qint8), "quantised"),
     ],
 )
 def test_no_statistics(tensor: torch.Tensor, why: str) -> None:
@@ -174,9 +172,16 @@ def test_no_full_size_copy() -> None:
 
 @pytest.mark.parametrize(
     ("name", "short"),
-    [("torch.bfloat16", "bf16"), ("torch.float8_e4m3fn", "f8_e4m3fn"), ("BF16", "bf16")]
-    + [("torch.int64", "i64"), ("torch.bool", "bool"), (str(np.dtype("uint8")), "u8")]
-    + [("torch.quint8", "quint8"), ("F8_E4M3", "f8_e4m3")],
+    [
+        ("torch.bfloat16", "bf16"),
+        ("torch.float8_e4m3fn", "f8_e4m3fn"),
+        ("torch.int64", "i64"),
+        ("torch.bool", "bool"),
+        ("torch.quint8", "quint8"),
+        (str(np.dtype("uint8")), "u8"),
+        ("BF16", "bf16"),
+        ("F8_E4M3", "f8_e4m3"),
+    ],
 )
 def test_short_dtype(name: str, short: str) -> None:
     assert short_dtype(name) == short

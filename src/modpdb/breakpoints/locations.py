@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 _LOCALS = "<locals>."
+_OURSELVES = __name__.partition(".")[0]
 _SPEC = re.compile(r"(?:(?P<module>[\w.*?\[\]]+):)?(?P<name>[\w.*?\[\]<>]+)")
 
 
@@ -56,7 +57,10 @@ class Spec:
         """Whether *code*, of *module*, is the function that is meant."""
         if not is_function(code) or not self.may_be_in(module):
             return False
-        qualname = code.co_qualname.replace(_LOCALS, "")
+        qualname = code.co_qualname
+        if "." not in self.name:  # a function, nested in another or not, but no method
+            qualname = qualname.rpartition(_LOCALS)[2]
+        qualname = qualname.replace(_LOCALS, "")
         if self.module is not None or "." not in self.name:
             return bool(self._pattern.fullmatch(qualname))
         return bool(self._anywhere.fullmatch(f"{module}.{qualname}"))
@@ -92,6 +96,8 @@ class Search:
     codes: list[types.CodeType] = field(default_factory=list)
 
     def offer(self, module: str, code: types.CodeType) -> None:
+        if module.partition(".")[0] == _OURSELVES:
+            return
         if self.spec.matches(module, code) and not any(code is each for each in self.codes):
             self.codes.append(code)
             self.found(code)
@@ -111,13 +117,22 @@ class Locator:
         search = Search(spec, found)
         self._searches.append(search)
         self._by_last.setdefault(spec.last, []).append(search)
+        for module, code in self._known(spec):
+            search.offer(module, code)
+        return search
+
+    def exists(self, spec: Spec) -> bool:
+        """Whether *spec* names a function that is there already."""
+        return any(spec.matches(module, code) for module, code in self._known(spec))
+
+    def _known(self, spec: Spec) -> Iterator[tuple[str, types.CodeType]]:
+        """Code of the main script, run yet or not, and of every function there is."""
         if self._main is not None:
             for code in walk(self._main[1]):
-                search.offer(self._main[0], code)
+                yield self._main[0], code
         for module, code in live_functions():
             if spec.last in (None, code.co_name):
-                search.offer(module, code)
-        return search
+                yield module, code
 
     def forget(self, search: Search) -> None:
         if search in self._searches:
@@ -153,7 +168,7 @@ def _held_by_modules() -> Iterator[object]:
     for module in list(sys.modules.values()):
         for value in list(getattr(module, "__dict__", {}).values()):
             yield value
-            if isinstance(value, type):
+            if issubclass(type(value), type):  # never asks for a foreign __class__
                 for member in value.__dict__.values():
                     yield getattr(member, "__func__", member)
 

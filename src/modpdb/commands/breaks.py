@@ -129,28 +129,22 @@ class BreakCommands:
             self.message(f"Breakpoint {breakpoint.number} {breakpoint.where()}")
 
     def _spec_in_frame(self, place: str) -> Spec | None:
-        """The function that *place* names in the current frame, as in pdb.
+        """The function that *place* names in the current frame, as in pdb, or one of its file.
 
         Raises ValueError where it names something that has no Python code.
         """
         if self.curframe is None or not _NAMES.fullmatch(place):
             return None
+        module = self.curframe.f_globals.get("__name__")
         try:
             value = eval(place, self.curframe.f_globals, self.curframe_locals)
         except Exception:
-            return None
+            here = Spec(module, place) if isinstance(module, str) else None
+            return here if here and self.locator.exists(here) else None
         code = function_code(value)
         if code is None:
             raise ValueError(f"{place} is a {type(value).__name__} without Python code to stop in")
-        module = next(
-            (
-                name
-                for name, each in list(sys.modules.items())
-                if getattr(each, "__file__", None) == code.co_filename
-            ),
-            None,
-        )
-        return Spec(module, code.co_qualname.replace("<locals>.", ""))
+        return Spec(_module_of(code), code.co_qualname.replace("<locals>.", ""))
 
     def _search_for(self, breakpoint: NamedBreakpoint) -> None:
         def reached(frame: types.FrameType) -> bool:
@@ -182,6 +176,14 @@ class BreakCommands:
             for each in named_breakpoints()
             if not each.codes
         ]
+
+
+def _module_of(code: types.CodeType) -> str | None:
+    """The name of the loaded module that *code* comes from."""
+    for name, module in list(sys.modules.items()):
+        if getattr(module, "__file__", None) == code.co_filename:
+            return name
+    return None
 
 
 def _stopping_lines(filename: str) -> set[int] | None:

@@ -24,7 +24,6 @@ from modpdb.probes.tree import (
     Source,
     Sums,
     is_number,
-    joined,
 )
 
 HEADER_LIMIT = 100_000_000  # bytes; safetensors' own reader refuses longer headers, too
@@ -242,12 +241,13 @@ def checkpoint_tree(checkpoint: Checkpoint, name: str = "") -> ModuleTree:
     """
     levels = _levels(checkpoint.tensors)
     signatures = Signatures()
-    done: dict[str, tuple[ModuleNode, Sums]] = {}
-    for path in reversed(levels):  # a level was entered after the one above it
-        level = levels[path]
-        below = [done.pop(joined(path, child)) for child in _in_order(level.children)]
-        done[path] = _level_node(path, name, level, below, signatures)
-    root, _ = done[""]
+    done: dict[tuple[str, ...], tuple[ModuleNode, Sums]] = {}
+    for names in reversed(levels):  # a level was entered after the one above it
+        level = levels[names]
+        below = [done.pop((*names, child)) for child in _in_order(level.children)]
+        path = ".".join((name, *names) if name else names)
+        done[names] = _level_node(path, names[-1] if names else name, level, below, signatures)
+    root, _ = done[()]
     source = Source(
         checkpoint.folder,
         checkpoint.files,
@@ -261,18 +261,19 @@ def checkpoint_tree(checkpoint: Checkpoint, name: str = "") -> ModuleTree:
 _DEEPEST = 64  # levels made of one name; a name with more dots keeps them in its last part
 
 
-def _levels(tensors: Iterable[TensorEntry]) -> dict[str, _Level]:
-    levels = {"": _Level([], [])}
+def _levels(tensors: Iterable[TensorEntry]) -> dict[tuple[str, ...], _Level]:
+    """The modules by the parts of their names, a module after the one that it lies in."""
+    levels: dict[tuple[str, ...], _Level] = {(): _Level([], [])}
     for identity, tensor in enumerate(tensors):
         *modules, own_name = tensor.name.split(".", _DEEPEST)
-        path = ""
+        names: tuple[str, ...] = ()
         for module in modules:
-            above, path = path, joined(path, module) or "."
-            if path not in levels:
-                levels[path] = _Level([], [])
+            above, names = names, (*names, module)
+            if names not in levels:
+                levels[names] = _Level([], [])
                 levels[above].children.append(module)
-        levels[path].own.append(Own(own_name, "parameter", _facts(tensor), identity, False))
-        levels[path].derived |= tensor.derived
+        levels[names].own.append(Own(own_name, "parameter", _facts(tensor), identity, False))
+        levels[names].derived |= tensor.derived
     return levels
 
 
@@ -282,7 +283,7 @@ def _in_order(names: list[str]) -> list[str]:
 
 def _level_node(
     path: str,
-    prefix: str,
+    name: str,
     level: _Level,
     below: list[tuple[ModuleNode, Sums]],
     signatures: Signatures,
@@ -305,8 +306,7 @@ def _level_node(
     container = bool(children) and not level.own and all(is_number(n.name) for n in children)
     detail = own_shapes(level.own)
     facts = sums.facts("", detail, flags, container, signature, level.own)
-    full = joined(prefix, path) if path else prefix
-    return ModuleNode(full, path.rpartition(".")[2] if path else prefix, facts, children), sums
+    return ModuleNode(path, name, facts, children), sums
 
 
 def _bytes_by_dtype(checkpoint: Checkpoint) -> tuple[tuple[str, int], ...]:

@@ -21,6 +21,8 @@ from modpdb.probes.tree import joined
 
 Kind = Literal["parameters", "buffers"]
 
+NONE = "None"  # the note of a name that is registered and holds nothing
+
 
 @dataclass(frozen=True, slots=True)
 class TensorRow:
@@ -96,7 +98,7 @@ def _row(
     if value is _PACKED:
         return TensorRow(name, None, notes=("packed weights of a quantised layer",))
     if not reader.is_tensor(value):
-        return TensorRow(name, None, notes=("None" if value is None else "no tensor",))
+        return TensorRow(name, None, notes=(NONE if value is None else "no tensor",))
     tied = tuple(other for other in dict.fromkeys(names[id(value)]) if other != name)
     facts = reader.facts(value)
     frozen = is_parameter(value, torch.nn.Parameter) and not facts.requires_grad

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from modpdb.probes.registered import TensorRow
+from modpdb.probes.registered import NONE, TensorRow
 from modpdb.probes.tensors import Statistics
 from modpdb.probes.tree import Fold, ModuleFacts, ModuleNode, ModuleTree, folds
 from modpdb.views.folding import folded
@@ -276,11 +276,19 @@ def matches(nodes: Sequence[ModuleNode]) -> RenderableType:
 
 
 def tensor_rows(rows: Sequence[TensorRow], noun: str = "tensors") -> RenderableType:
-    """`params` and `buffers`: one line each, a tensor under all its names, totals below."""
+    """`params` and `buffers`: one line each, a tensor under all its names, totals below.
+
+    Names registered as None, as every `bias=False` leaves one, are only counted, unless there
+    is nothing else.
+    """
     if not rows:
         return Text(f"no {noun}")
-    cells = [(Text(printable(row.name)), *_tensor_cells(row), _tensor_notes(row)) for row in rows]
-    return Group(Grid(cells, right=frozenset({3})), Text(_tensor_total(rows), "dim"))
+    shown = [row for row in rows if row.facts is not None or row.notes != (NONE,)] or rows
+    cells = [(Text(printable(row.name)), *_tensor_cells(row), _tensor_notes(row)) for row in shown]
+    total = _tensor_total(rows)
+    if len(shown) < len(rows):
+        total += f" · {plural(len(rows) - len(shown), 'name')} registered as None"
+    return Group(Grid(cells, right=frozenset({3})), Text(total, "dim"))
 
 
 def _tensor_cells(row: TensorRow) -> tuple[Text, Text, Text]:

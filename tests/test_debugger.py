@@ -1,0 +1,437 @@
+"""The prompt, driven in process: pdb's and pdbpp's ways go on working, their hazards are mended.
+
+Hazards are numbered as in the list that was made of pdbpp and prompt_toolkit before the first
+line was written.
+"""
+
+import bdb
+import io
+import linecache
+import os
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modpdb import ModPdb, post_mortem, set_trace
+from modpdb._pdbpp import pdbpp
+from modpdb.commands.registry import COMMANDS, command
+from modpdb.repairs import Quit
+
+Debug = Callable[..., str]
+
+
+def debugger(*commands: str, **options: Any) -> ModPdb:
+    return ModPdb(
+        stdin=io.StringIO("".join(f"{line}\n" for line in commands)),
+        stdout=io.StringIO(),
+        nosigint=True,
+        readrc=False,
+        **options,
+    )
+
+
+def debug(function: Callable[[], object], *commands: str) -> str:
+    """What the debugger prints while *function* runs under it with *commands* typed."""
+    dbg = debugger(*commands)
+    dbg.runcall(function)
+    return dbg.stdout.getvalue()
+
+
+def answers(function: Callable[[], object], *commands: str) -> list[str]:
+    """What each command printed."""
+    return [part.strip("\n") for part in debug(function, *commands).split("(ModPdb) ")[1:]]
+
+
+@pytest.fixture
+def shouting():
+    """A command with a hyphen that says what it was given."""
+
+    @command("shout-it", "shout", options={"-n": "N"})
+    def shout(dbg: ModPdb, arguments: Any) -> None:
+        """shout-it [-n N] TEXT
+
+        Says TEXT.
+        """
+        if arguments.target == "boom":
+            raise BaseException("inside")
+        dbg.message(f"<{arguments.target}|{dict(arguments.options)}>")
+
+    yield
+    for name in ("shout-it", "shout"):
+        del COMMANDS[name]
+
+
+def sample() -> int:
+    params = {"a": 1}
+    x = 1
+    y = [x] * 3
+    x = 2
+    return x + len(y) + len(params)
+
+
+# -- parsing: hazards 1 to 4 ----------------------------------------------------------------------
+
+
+def test_hyphenated_names_everywhere(shouting: None) -> None:
+    said = debug(
+        sample,
+        "shout-it one",
+        "p 0 ;; shout-it -n 2 two",
+        "alias sh shout-it %1 %1",
+        "sh three",
+        "shout four",
+        "c",
+    )
+    for each in ("<one|{}>", "<two|{'-n': '2'}>", "<three three|{}>", "<four|{}>"):
+        assert each in said
+
+
+def test_hyphenated_names_in_breakpoint_commands(shouting: None) -> None:
+    def program() -> None:
+        sample()
+        sample()
+
+    said = debug(program, "b sample", "commands", "silent", "shout-it here", "c", "c")
+    assert said.count("<here|{}>") == 2
+    assert "sample()\n-> params" not in said  # silent shows no stop
+
+
+def test_a_resuming_command_ends_the_list(shouting: None) -> None:
+    for resuming in ("finish", "until", "c", "stage x"):
+        bdb.Breakpoint.clearBreakpoints()
+        said = debug(sample, "b sample", "commands", resuming, "p 'typed at the prompt'", "c")
+        assert said.count("(com)") == 1 and "(ModPdb) 'typed at the prompt'" in said
+
+
+def test_commands_without_a_variable_in_the_way() -> None:
+    replies = answers(sample, "n", "params[0:1] if 0 else params['a']", "params", "!params", "c")
+    assert replies[1] == "1"
+    assert replies[2].startswith("(params is the command; !params shows the variable)\n")
+    assert replies[3] == "{'a': 1}"
+
+
+def test_assigning_to_a_variable_of_a_commands_name() -> None:
+    said = debug(sample, "n", "params = {'a': 1, 'b': 2}", "n", "n", "n", "n", "c")
+    assert "sample()->7" in said
+
+
+def test_the_count_prefix_does_not_cut_a_name() -> None:
+    reply = answers(sample, "10linear-pth x", "c")[0]
+    assert "SyntaxError" in reply
+
+
+def test_completion_knows_names_as_typed_only() -> None:
+    names = dir(ModPdb)
+    assert "do_linear_path" not in names and "do_linear-path" not in names
+    assert callable(getattr(debugger(), "do_linear-path"))
+
+
+# -- instances: hazards 5 to 8 --------------------------------------------------------------------
+
+
+def test_the_prompt_is_ours() -> None:
+    assert debugger().prompt == "(ModPdb) "
+    assert debug(sample, "c").endswith("(ModPdb) ")
+
+
+def test_a_failed_init_does_not_spoil_the_next() -> None:
+    class Broken(pdbpp.DefaultConfig):
+        def setup(self, pdb: Any) -> None:
+            raise RuntimeError("config")
+
+    with pytest.raises(RuntimeError, match="config"):
+        debugger(Config=Broken)
+    assert type(debugger()) is ModPdb
+
+
+def test_arguments_of_newer_pdbs_are_taken() -> None:
+    dbg = ModPdb("tab", io.StringIO(), io.StringIO(), mode="inline", backend=None, colorize=False)
+    assert type(dbg) is ModPdb
+
+
+# -- the prompt: hazards 11 and 13 ----------------------------------------------------------------
+
+
+def test_clear_asks_at_our_prompt() -> None:
+    said = debug(sample, "b sample", "tbreak 1", "delete", "y", "b", "c")
+    assert "Clear all breaks? Deleted breakpoint 1" in said
+    assert not bdb.Breakpoint.bplist
+
+
+def test_a_block_is_read_on_from_the_same_input() -> None:
+    replies = debug(sample, "n", "for k in range(2):", "    print('k', k)", "", "c")
+    assert "k 0\nk 1\n" in replies
+
+
+def test_readline_is_left_alone() -> None:
+    import readline
+
+    before = readline.get_completer()
+    debug(sample, "c")
+    assert readline.get_completer() is before
+
+
+# -- overrides: hazards 17 to 19 and the rest of the facts ----------------------------------------
+
+
+def test_linecache_is_left_as_it_was() -> None:
+    before = linecache.checkcache
+    debug(sample, "ll", "c")
+    assert linecache.checkcache is before
+
+
+GLOBAL = 0
+
+
+def test_globals_are_assigned() -> None:
+    debug(sample, "!global GLOBAL; GLOBAL = 41", "c")
+    assert GLOBAL == 41
+    debug(sample, "!global GLOBAL; GLOBAL = sum([GLOBAL for _ in range(2)])", "c")
+    assert GLOBAL == 82
+
+
+def test_nested_scopes_see_the_frames_variables() -> None:
+    replies = answers(sample, "n", "n", "[x + n for n in range(2)]", "(lambda: x)()", "c")
+    assert replies[2:4] == ["[1, 2]", "1"]
+
+
+def test_locals_are_assigned() -> None:
+    said = debug(sample, "n", "n", "!x = 10", "n", "p y", "c")
+    assert "[10, 10, 10]" in said
+
+
+def test_display_survives_what_cannot_be_compared() -> None:
+    class Hostile:
+        def __ne__(self, other: object) -> bool:
+            raise RuntimeError("ambiguous")
+
+        def __repr__(self) -> str:
+            raise RuntimeError("no repr")
+
+    def program() -> None:
+        t = Hostile()
+        t = Hostile()
+        u = t  # noqa: F841
+
+    said = debug(program, "n", "display t", "n", "n", "p 'alive'", "c")
+    assert "'alive'" in said and said.count("-->") == 1
+
+
+def test_statement_errors_are_one_line() -> None:
+    replies = answers(sample, "1 / 0", "raise SystemExit", "import nope_nope", "x = (1", "", "c")
+    assert replies[0] == "*** ZeroDivisionError: division by zero"
+    assert replies[1] == "*** SystemExit"
+    assert replies[2] == "*** ModuleNotFoundError: No module named 'nope_nope'"
+
+
+def test_an_error_in_a_command_is_one_line(shouting: None, monkeypatch) -> None:
+    assert answers(sample, "shout-it boom", "c")[0] == "*** shout-it: BaseException: inside"
+    monkeypatch.setenv("MODPDB_DEBUG", "1")
+    said = answers(sample, "shout-it boom", "c")[0]
+    assert said.startswith("*** shout-it: BaseException: inside\nTraceback (most recent")
+
+
+def test_chained_exceptions_are_browsed() -> None:
+    def fail() -> None:
+        try:
+            inner = 1 / 0  # noqa: F841
+        except ZeroDivisionError as error:
+            raise KeyError("outer") from error
+
+    dbg = debugger("exceptions", "exceptions 0", "p inner if 0 else 'there'", "q")
+    try:
+        fail()
+    except KeyError as error:
+        dbg.post_mortem(error)
+    said = dbg.stdout.getvalue()
+    if sys.version_info >= (3, 13):
+        assert "ZeroDivisionError" in said and "> " in said and "KeyError('outer')" in said
+    assert "fail()" in said
+
+
+def test_quit_is_no_exception_that_scripts_catch() -> None:
+    assert not issubclass(Quit, Exception)
+    swallowed = []
+
+    def program() -> None:
+        try:
+            swallowed.append(0)
+            swallowed.append(1)
+        except Exception:
+            swallowed.append(2)
+
+    debug(program, "n", "n", "q")
+    assert swallowed == [0]
+
+
+# -- pdb's and pdbpp's own --------------------------------------------------------------------------
+
+
+def test_sticky_shows_the_function() -> None:
+    said = debug(sample, "sticky", "n", "c")
+    assert said.count("->") >= 3 and "def sample() -> int:" in said
+    assert "\x1b" not in said
+
+
+def test_pdb_commands_go_on_working() -> None:
+    def outer() -> int:
+        value = 5
+        return inner(value)
+
+    def inner(n: int) -> int:
+        a = n
+        b = a
+        return b
+
+    said = debug(
+        outer,
+        *("n", "s", "w", "up", "p value", "down", "a", "ll"),
+        *("whatis n", "n", "until", "p a", "r", "retval", "c"),
+    )
+    assert "return inner(value)" in said and "(ModPdb) 5\n" in said
+    assert "n = 5" in said and "<class 'int'>" in said and "--Return--" in said
+
+
+def test_jump_and_condition_and_ignore() -> None:
+    hits = []
+
+    def program() -> None:
+        for n in range(6):
+            hits.append(n)
+
+    line = program.__code__.co_firstlineno + 2
+    said = debug(program, f"b {line}", "condition 1 n > 1", "ignore 1 1", "c", "p n", "c", "p n",
+                 "clear 1", "c")  # fmt: skip
+    assert "Will ignore next 1 crossing of breakpoint 1." in said
+    assert "\n3\n" in said.replace("(ModPdb) ", "\n") and hits == list(range(6))
+
+
+def test_gdbs_words() -> None:
+    replies = answers(sample, "n", "info locals", "info b", "info nothing", "finish", "c")
+    assert replies[1].startswith("params  dict")
+    assert replies[2] == ""
+    assert replies[3].startswith("*** info nothing? There are locals, args, breakpoints")
+    assert "--Return--" in replies[4]
+
+
+def test_help_lists_ours_first() -> None:
+    said = debug(sample, "help", "help linear-path", "modules?", "help where", "c")
+    assert said.index("modpdb's commands") < said.index("Documented commands")
+    assert "linear-path, lp      A linear layer's way" in said
+    assert "modules [-d N] [-t TYPE] [--unfold] [TARGET]" in said
+    assert "Print a stack trace" in said
+
+
+def test_recursive_debug() -> None:
+    said = debug(sample, "debug sample()", "s", "n", "p x if 0 else 'in'", "c", "p 'out'", "c")
+    assert "ENTERING RECURSIVE DEBUGGER" in said and "((ModPdb))" in said
+    assert said.index("LEAVING RECURSIVE DEBUGGER") < said.index("'out'")
+
+
+def test_breakpoints_by_name_fire_once_per_call() -> None:
+    calls = []
+
+    def looped() -> None:
+        for n in range(3):
+            calls.append(n)
+
+    def program() -> None:
+        looped()
+        looped()
+
+    said = debug(program, "b looped", "c", "c", "c")
+    assert said.count("-> for n in range(3):") == 2 and len(calls) == 6
+
+
+def test_generators_are_entered_once() -> None:
+    def numbers() -> Any:
+        yield 1
+        yield 2
+
+    def program() -> list[int]:
+        return list(numbers())
+
+    said = debug(program, "b numbers", "c", "p 'in'", "c", "p 'never'")
+    assert said.count("-> yield 1") == 1 and "'in'" in said and "'never'" not in said
+
+
+def test_a_temporary_breakpoint_and_a_failing_condition() -> None:
+    def step(n: int) -> int:
+        return n
+
+    def program() -> None:
+        for n in range(3):
+            step(n)
+
+    said = debug(program, "tbreak step, n == 1", "c", "p n", "b step, nope", "c", "b", "c", "c")
+    assert "Deleted breakpoint 1" in said and "condition of breakpoint 2: NameError" in said
+    assert debug(program, "b step, n ==", "b len", "b x = 1", "c").count("***") == 3
+
+
+def test_relative_paths_are_looked_for_from_here(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "other_file.py").write_text("x = 1\n\n# comment\ny = 2\n")
+    monkeypatch.chdir(tmp_path)
+    replies = answers(
+        sample, "b sub/other_file.py:1", "b sub/other_file.py:3", "b sub/nope.py:1", "c"
+    )
+    assert replies[0] == f"Breakpoint 1 at {tmp_path}/sub/other_file.py:1"
+    assert replies[1] == "*** other_file.py:3: no code there that can stop; the nearest that can is 4"
+    assert replies[2] == f"*** 'sub/nope.py' not found: looked in sys.path and in {tmp_path}"
+
+
+def test_no_colour_without_a_terminal() -> None:
+    said = debug(sample, "n", "ll", "l", "x?", "sample??", "modules?", "w", "c")
+    assert "\x1b" not in said
+
+
+# -- import modpdb ----------------------------------------------------------------------------------
+
+
+def test_set_trace_with_header_and_commands(modpdb_run, plain_run, tmp_path: Path) -> None:
+    script = tmp_path / "s.py"
+    script.write_text(textwrap.dedent("""\
+        import modpdb
+        def f():
+            value = 3
+            modpdb.set_trace(header="look here", commands=["p value + 1"])
+            return value
+        f()
+        """))
+    done = plain_run([script], "p 'typed'\nc\n")
+    assert "look here\n" in done.stdout and "\n4\n" in done.stdout and "'typed'" in done.stdout
+    assert done.returncode == 0
+
+
+def test_pythonbreakpoint(plain_run, tmp_path: Path) -> None:
+    script = tmp_path / "s.py"
+    script.write_text("def f():\n    breakpoint()\n    return 1\nf()\n")
+    done = plain_run([script], "p 6 * 7\nc\n", env={"PYTHONBREAKPOINT": "modpdb.set_trace"})
+    assert "(ModPdb) 42\n" in done.stdout and "f()" in done.stdout and done.returncode == 0
+
+
+def test_post_mortem_of_what_is_handled(capsys, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("p n\nq\n"))
+    try:
+        n = 0
+        1 / n  # noqa: B018
+    except ZeroDivisionError:
+        post_mortem()
+    assert "(ModPdb) 0\n" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="no exception is being handled"):
+        post_mortem()
+    assert callable(set_trace)
+
+
+def test_pytest_uses_the_class(plain_run, tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text("def test_it():\n    value = 7\n    assert value == 8\n")
+    command = ["-m", "pytest", "-p", "no:cacheprovider", "--pdb", "--pdbcls=modpdb:ModPdb", "-q"]
+    env = {"PDBPP_HIJACK_PDB": "0"}
+    done = plain_run([*command, "test_it.py"], "p value + 1\nq\n", cwd=tmp_path, env=env)
+    assert "(ModPdb) 8\n" in done.stdout
+    assert "Quitting debugger" in done.stdout or "1 failed" in done.stdout
+    assert os.environ.get("PYTEST_CURRENT_TEST")
