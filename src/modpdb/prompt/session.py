@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application.current import get_app
-from prompt_toolkit.filters import Condition, has_completions
+from prompt_toolkit.filters import Condition, has_completions, is_searching
 from prompt_toolkit.formatted_text import ANSI
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.lexers import Lexer, PygmentsLexer
 from prompt_toolkit.output import ColorDepth
+from prompt_toolkit.search import accept_search
 
 from modpdb.prompt.completion import PromptCompleter
 
@@ -96,7 +97,13 @@ def _key_bindings(debugger: ModPdb) -> KeyBindings:
         text = get_app().current_buffer.text
         return debugger.is_statement(text) and is_unfinished(text)
 
-    @bindings.add("enter", filter=in_block)
+    @bindings.add("enter", filter=is_searching)
+    def accept_found(event: KeyPressEvent) -> None:
+        # As bash does: Enter in Ctrl-R runs what was found.
+        accept_search()
+        event.app.current_buffer.validate_and_handle()
+
+    @bindings.add("enter", filter=in_block & ~is_searching)
     def go_on(event: KeyPressEvent) -> None:
         buffer = event.current_buffer
         line = buffer.document.current_line_before_cursor
@@ -105,7 +112,7 @@ def _key_bindings(debugger: ModPdb) -> KeyBindings:
             indent += 4
         buffer.insert_text("\n" + " " * indent)
 
-    @bindings.add("enter", filter=~in_block)
+    @bindings.add("enter", filter=~in_block & ~is_searching)
     def accept(event: KeyPressEvent) -> None:
         event.current_buffer.validate_and_handle()
 
