@@ -284,8 +284,8 @@ def test_pdb_commands_go_on_working() -> None:
 
     def inner(n: int) -> int:
         a = n
-        b = a
-        return b
+        b = a + 0
+        return b  # noqa: RET504
 
     said = debug(
         outer,
@@ -380,7 +380,9 @@ def test_relative_paths_are_looked_for_from_here(tmp_path: Path, monkeypatch) ->
         sample, "b sub/other_file.py:1", "b sub/other_file.py:3", "b sub/nope.py:1", "c"
     )
     assert replies[0] == f"Breakpoint 1 at {tmp_path}/sub/other_file.py:1"
-    assert replies[1] == "*** other_file.py:3: no code there that can stop; the nearest that can is 4"
+    assert (
+        replies[1] == "*** other_file.py:3: no code there that can stop; the nearest that can is 4"
+    )
     assert replies[2] == f"*** 'sub/nope.py' not found: looked in sys.path and in {tmp_path}"
 
 
@@ -394,14 +396,16 @@ def test_no_colour_without_a_terminal() -> None:
 
 def test_set_trace_with_header_and_commands(modpdb_run, plain_run, tmp_path: Path) -> None:
     script = tmp_path / "s.py"
-    script.write_text(textwrap.dedent("""\
+    script.write_text(
+        textwrap.dedent("""\
         import modpdb
         def f():
             value = 3
             modpdb.set_trace(header="look here", commands=["p value + 1"])
             return value
         f()
-        """))
+        """)
+    )
     done = plain_run([script], "p 'typed'\nc\n")
     assert "look here\n" in done.stdout and "\n4\n" in done.stdout and "'typed'" in done.stdout
     assert done.returncode == 0
@@ -418,7 +422,7 @@ def test_post_mortem_of_what_is_handled(capsys, monkeypatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("p n\nq\n"))
     try:
         n = 0
-        1 / n  # noqa: B018
+        1 / n
     except ZeroDivisionError:
         post_mortem()
     assert "(ModPdb) 0\n" in capsys.readouterr().out

@@ -58,7 +58,16 @@ def test_no_foreign_module_is_imported_before_the_script_does(modpdb_run, tmp_pa
     script = tmp_path / "s.py"
     script.write_text("import sys; print([m for m in sys.modules if '.' not in m])")
     done = modpdb_run(["--stop", "save", script])
-    foreign = {"torch", "numpy", "gguf", "safetensors", "transformers", "pytest", "yaml", "pygments"}
+    foreign = {
+        "torch",
+        "numpy",
+        "gguf",
+        "safetensors",
+        "transformers",
+        "pytest",
+        "yaml",
+        "pygments",
+    }
     assert not foreign & set(eval(done.stdout))
 
 
@@ -108,7 +117,11 @@ def test_an_interrupt_ends_it_as_python_ends(plain_run, modpdb_run, tmp_path: Pa
     ("name", "content", "sentence"),
     [
         ("missing.py", None, "can't open 'missing.py': No such file or directory"),
-        ("latin.py", b"x = '\xe9'\n", "'latin.py' is not Python source: 'utf-8' codec can't decode"),
+        (
+            "latin.py",
+            b"x = '\xe9'\n",
+            "'latin.py' is not Python source: 'utf-8' codec can't decode",
+        ),
         ("model.gguf", b"GGUF\x03\0\0\0", "'model.gguf' is not Python source: it holds NUL bytes"),
         ("odd.py", b"# coding: klingon\n", "'odd.py' is not Python source: unknown encoding"),
     ],
@@ -137,7 +150,8 @@ def test_unreadable_folders_and_modules(modpdb_run, tmp_path: Path) -> None:
 @pytest.fixture
 def failing(tmp_path: Path) -> Path:
     script = tmp_path / "failing.py"
-    script.write_text(textwrap.dedent("""\
+    script.write_text(
+        textwrap.dedent("""\
         def divide(n):
             return 1 / n
         try:
@@ -146,7 +160,8 @@ def failing(tmp_path: Path) -> Path:
         except Exception:
             print("swallowed?")
             raise
-        """))
+        """)
+    )
     return script
 
 
@@ -211,14 +226,16 @@ def test_breakpoint_is_the_users_to_switch_off(modpdb_run, tmp_path: Path) -> No
 
 def test_spawned_processes_find_main(plain_run, modpdb_run, tmp_path: Path) -> None:
     script = tmp_path / "s.py"
-    script.write_text(textwrap.dedent("""\
+    script.write_text(
+        textwrap.dedent("""\
         import multiprocessing
         def work(n):
             return n * 2, __name__
         if __name__ == "__main__":
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 print(pool.map(work, [1, 2]))
-        """))
+        """)
+    )
     plain = plain_run([script])
     assert "(2, '__mp_main__')" in plain.stdout
     assert modpdb_run(["--stop", "save", script]).stdout == plain.stdout

@@ -26,7 +26,11 @@ def test_home_first_then_here(here: Path) -> None:
     write(here, "b f\n  c  \n")
     files = read_rc_files()
     assert list(files.lines) == ["alias pp1 p 1", "b f", "c"]
-    assert [line.where for line in files.lines] == ["~/.modpdbrc:2", "./.modpdbrc:1", "./.modpdbrc:2"]
+    assert [line.where for line in files.lines] == [
+        "~/.modpdbrc:2",
+        "./.modpdbrc:1",
+        "./.modpdbrc:2",
+    ]
     assert files.loaded == ("~/.modpdbrc", "./.modpdbrc")
 
 

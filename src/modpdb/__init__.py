@@ -1,10 +1,10 @@
 """pdb for people who convert models.
 
-    import modpdb; modpdb.set_trace()            # stop here
-    modpdb.post_mortem(error)                    # where an exception was raised
-    PYTHONBREAKPOINT=modpdb.set_trace            # breakpoint() stops in modpdb
-    pytest --pdb --pdbcls=modpdb:ModPdb          # failing tests end at its prompt
-    python -m modpdb script.py ARGS…             # a whole script under it
+import modpdb; modpdb.set_trace()            # stop here
+modpdb.post_mortem(error)                    # where an exception was raised
+PYTHONBREAKPOINT=modpdb.set_trace            # breakpoint() stops in modpdb
+pytest --pdb --pdbcls=modpdb:ModPdb          # failing tests end at its prompt
+python -m modpdb script.py ARGS…             # a whole script under it
 """
 
 from __future__ import annotations
@@ -53,8 +53,7 @@ def post_mortem(error: BaseException | TracebackType | None = None) -> None:
     if traceback is None:
         raise ValueError("no exception is being handled, and none with a traceback was given")
     debugger = ModPdb()
-    debugger.reset()
-    debugger.post_mortem(error)
+    debugger.post_mortem(error or traceback)
 
 
 def pm() -> None:

@@ -6,27 +6,24 @@ import contextlib
 import inspect
 import os
 import signal
-import sys
 import traceback
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from modpdb._pdbpp import pdbpp
-from modpdb.breakpoints.engine import TraceEngine
-from modpdb.breakpoints.locations import Locator
 from modpdb.commands.breaks import BreakCommands
 from modpdb.commands.language import recognise
 from modpdb.commands.registry import COMMANDS, Command, UsageError, load_commands
 from modpdb.prompt.plain import PlainInput
 from modpdb.rcfile import RcFiles, RcLine, read_rc_files
-from modpdb.repairs import Quit, RepairedPdb
+from modpdb.repairs import Quit
+from modpdb.tracing import TracingPdb
 
 if TYPE_CHECKING:
     from modpdb.presets.stages import Stages
     from modpdb.prompt.session import TerminalInput
 
-_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _KNOWN_ARGUMENTS = set(inspect.signature(pdbpp.pdb.Pdb.__init__).parameters)
 _LEAVING = {"q", "quit", "exit", "EOF", "c", "cont", "continue", "debug"}
 # pdb's and pdbpp's own commands that work before there is a frame.
@@ -36,7 +33,7 @@ _FRAMELESS = {
 }
 
 
-class ModPdb(BreakCommands, RepairedPdb):
+class ModPdb(BreakCommands, TracingPdb):
     """pdb for people who convert models: pdbpp's Pdb with modpdb's commands and breakpoints.
 
     Takes what pdb.Pdb takes. ``readrc`` means .modpdbrc files here.
@@ -51,151 +48,36 @@ class ModPdb(BreakCommands, RepairedPdb):
         # 3.14 has no such tables: it queues `silent` and resuming commands like any other.
         self.commands_doprompt: dict[int, bool] = getattr(self, "commands_doprompt", {})
         self.commands_silent: dict[int, bool] = getattr(self, "commands_silent", {})
-        self.locator = Locator()
-        self.engine = TraceEngine(self.trace_dispatch, self.has_lines)
         self.stages: Stages | None = None
         self.on_eof = "quit"
         self.notes: list[str] = []  # said at the next stop
-        self.ended = False  # post-mortem: nothing runs any more
-        self._launched = False
-        self._waiting: list[str] = []  # rc lines that need a frame
         self._running_lines = False
         self._where = ""  # the rc line at hand
-        self._interrupted = False
         self._plain: PlainInput | None = None
         self._session: TerminalInput | None = None
-        self.reset()  # bdb and pdb miss attributes (curframe, botframe) before the first stop
         if not self.use_color():
             self.config.highlight = self.config.use_pygments = False
         self.notes += load_commands()
         if readrc:
             self.run_rc_files(read_rc_files())
 
+    curframe: Any  # None before the first stop; commands that need one are not run without
+
     # pdbpp's `debug` gives the inner debugger its prompt by this name.
     _pdbpp_prompt = property(
         lambda self: self.prompt, lambda self, value: setattr(self, "prompt", value)
     )
 
-    # -- tracing: bdb steps, the engine wakes it ----------------------------------------------
+    # -- a stop ----------------------------------------------------------------------------------
 
-    def trace_dispatch(self, frame: types.FrameType, event: str, arg: Any) -> Any:
-        if frame.f_code.co_filename.startswith(_PACKAGE):
-            return None  # our own code: where stepping leaves the script
-        if event == "call" and not self.quitting and self.engine.enters(frame):
-            return self.wake(frame)
-        return super().trace_dispatch(frame, event, arg)
-
-    def wake(self, frame: types.FrameType) -> Callable[..., Any]:
-        """Let bdb stop at the next line of *frame*."""
-        self._set_stopinfo(frame, None)
-        return self._trace_from(frame)
-
-    def _trace_from(self, frame: types.FrameType) -> Callable[..., Any]:
-        """Trace *frame* and its callers, down to the script's first."""
-        each: types.FrameType | None = frame
-        while each is not None:
-            each.f_trace = self.trace_dispatch
-            if each is self.botframe:
-                break
-            each = each.f_back
-        sys.settrace(self.trace_dispatch)
-        return self.trace_dispatch
-
-    def set_continue(self) -> None:
-        super().set_continue()
-        frame: types.FrameType | None = sys._getframe()
-        while frame is not None:
-            if frame.f_trace is not None and not self.has_lines(frame.f_code):
-                del frame.f_trace
-            if frame is self.botframe:
-                break
-            frame = frame.f_back
-        self.engine.wait(lines=bool(self.breaks))
-
-    def has_lines(self, code: types.CodeType) -> bool:
-        """Whether *code* has a line with a breakpoint."""
-        lines = self.breaks.get(self.canonic(code.co_filename))
-        return bool(lines) and any(line in lines for _, _, line in code.co_lines())
-
-    def break_anywhere(self, frame: types.FrameType) -> bool:
-        """Up to 3.13 bdb asks for the file only, and traces every function of it by lines."""
-        return self.has_lines(frame.f_code)
-
-    def set_trace(
-        self, frame: types.FrameType | None = None, commands: list[str] | None = None
-    ) -> None:
-        bottom = self.botframe if self._launched else None
-        super().set_trace(frame or sys._getframe().f_back)
-        if bottom is not None:
-            self.botframe = bottom  # the stack ends at the script, not in the launcher
-        self._waiting += commands or []
-
-    def launch(self, code: types.CodeType, namespace: dict[str, Any], stop: bool) -> None:
-        """Run the script; *stop* at its first line, else at the first breakpoint or stage."""
-        self.reset()
-        self._launched = True
-        self.locator.loaded("__main__", code)
-        try:
-            if stop:
-                sys.settrace(self.trace_dispatch)
-            else:
-                self.botframe = sys._getframe()
-                self.set_continue()
-            exec(code, namespace)
-        finally:
-            self.engine.rest()
-            sys.settrace(None)
-            self._launched = False
-        if self.quitting:
-            raise Quit  # a bare `except:` of the script swallowed it
-
-    def post_mortem(self, error: BaseException) -> None:
+    def post_mortem(self, error: BaseException | types.TracebackType) -> None:
         """The prompt where *error* was raised."""
         self.reset()
         # Since 3.13 pdb takes the exception, for `exceptions`.
-        chained = hasattr(self, "_hold_exceptions")
-        self.interaction(None, error if chained else error.__traceback__)
-
-    def get_stack(self, f: types.FrameType | None, t: types.TracebackType | None) -> Any:
-        """pdbpp's stack without our own frames at its bottom."""
-        stack, index = super().get_stack(f, t)
-        own = sum(frame.f_code.co_filename.startswith(_PACKAGE) for frame, _ in stack)
-        if own == len(stack):
-            return stack, index
-        return stack[own:], max(0, index - own)
-
-    # -- interrupts ----------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def interrupts(self) -> Iterator[None]:
-        """While the script runs at a terminal, Ctrl-C brings the prompt up.
-
-        A handler that the script installs itself is left alone.
-        """
-        if not self.at_terminal() or signal.getsignal(signal.SIGINT) != signal.default_int_handler:
-            yield
-            return
-        signal.signal(signal.SIGINT, self._interrupt)
-        try:
-            yield
-        finally:
-            if signal.getsignal(signal.SIGINT) == self._interrupt:
-                signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def _interrupt(self, signum: int, frame: types.FrameType | None) -> None:
-        if self._in_interaction or self._interrupted or frame is None:
-            self._interrupted = False
-            raise KeyboardInterrupt
-        self._interrupted = True
-        print(
-            "\ninterrupted: stopping at the next line (Ctrl-C again: KeyboardInterrupt there)",
-            file=self.stdout,
-        )
-        self.engine.rest()
-        self._set_stopinfo(None, None)
-        self._trace_from(frame)
-
-    # -- a stop ----------------------------------------------------------------------------------
+        if isinstance(error, BaseException) and not hasattr(self, "_hold_exceptions"):
+            self.interaction(None, error.__traceback__)
+        else:
+            self.interaction(None, error)
 
     def interaction(self, frame: types.FrameType | None, tb_or_exc: Any = None) -> None:
         """Show the stop and take commands until one lets the program go on.
@@ -305,7 +187,7 @@ class ModPdb(BreakCommands, RepairedPdb):
             while self.cmdqueue:
                 line = self.precmd(self.cmdqueue.pop(0))
                 if self.postcmd(self.onecmd(line), line):
-                    self._waiting = self.cmdqueue
+                    self.waiting = self.cmdqueue
                     return True
             return False
         finally:
@@ -314,7 +196,7 @@ class ModPdb(BreakCommands, RepairedPdb):
             self._where = ""
 
     def _take_waiting(self) -> list[str]:
-        lines, self._waiting = self._waiting, []
+        lines, self.waiting = self.waiting, []
         return lines
 
     def precmd(self, line: str) -> str:
@@ -437,7 +319,7 @@ class ModPdb(BreakCommands, RepairedPdb):
 
     def input_at_end(self) -> bool:
         """Whether nobody will type anything any more."""
-        return not self._waiting and not self.at_terminal() and self.plain_input().at_end()
+        return not self.waiting and not self.at_terminal() and self.plain_input().at_end()
 
     def show(self, *renderables: Any) -> None:
         """Print what a view made."""
@@ -468,7 +350,7 @@ class ModPdb(BreakCommands, RepairedPdb):
         while rest:
             line = rest.pop(0)
             if self._waiting_for_good() or not self._frameless(line):
-                self._waiting.append(line)
+                self.waiting.append(line)
                 continue
             block = [line]
             if line.split()[0] == "commands":
@@ -476,7 +358,7 @@ class ModPdb(BreakCommands, RepairedPdb):
             self._run_lines(block)
 
     def _waiting_for_good(self) -> bool:
-        return any(self.resumes(line.split()[0]) for line in self._waiting)
+        return any(self.resumes(line.split()[0]) for line in self.waiting)
 
     def _frameless(self, line: str) -> bool:
         name = self.parseline(line)[0]

@@ -208,9 +208,7 @@ def _set_up_stages(debugger: ModPdb, preset: Preset, launch: Launch) -> None:
     debugger.stages.stop_only_at(launch.stops or preset.default)
     stops = debugger.stages.stopping()
     runs = f"c runs to stage {' or '.join(stops)}" if stops else "no stage stops"
-    debugger.notes.append(
-        f"preset {preset.name}: {runs} · `stages` lists, --stop STAGE changes it"
-    )
+    debugger.notes.append(f"preset {preset.name}: {runs} · `stages` lists, --stop STAGE changes it")
 
 
 def _read_commands(debugger: ModPdb, launch: Launch) -> None:

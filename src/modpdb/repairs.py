@@ -32,6 +32,10 @@ class RepairedPdb(pdbpp.Pdb):
     """pdbpp.Pdb, repaired. Knows no torch and none of modpdb's commands."""
 
     prompt = "(ModPdb) "  # a plain attribute: pdbpp 0.12's property would make it "(ModPdb++) "
+    stdout: Any
+    botframe: Any
+    lastcmd: str
+    cmdqueue: list[str]
     _last_pdb_instance = None  # 3.14 keeps this on pdb.Pdb: set_trace() returned another class's
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

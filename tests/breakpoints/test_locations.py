@@ -185,6 +185,8 @@ def test_no_python_code(value: object) -> None:
 
 
 def test_lines_that_can_stop() -> None:
-    lines = executable_lines(compile("x = 1\n\n# no\ndef f():\n    '''doc'''\n    return x\n", "", "exec"))
+    lines = executable_lines(
+        compile("x = 1\n\n# no\ndef f():\n    '''doc'''\n    return x\n", "", "exec")
+    )
     assert {1, 4, 6} <= lines and not lines & {2, 3}
     assert nearest(lines, 3) == 4 and nearest(lines, 99) == 6 and nearest([], 1) is None

@@ -121,7 +121,9 @@ def test_a_stage_stops_once_for_an_object_at_the_outermost_call(modpdb_run, tmp_
 def test_stage_runs_on_to_it_again(modpdb_run, tmp_path: Path) -> None:
     user_preset(GOOD.replace('["Converter.run", "tool:main"]', '["*.run"]'))
     (tmp_path / "my_script.py").write_text(SCRIPT)
-    done = modpdb_run(["my_script.py"], "stage begin\nstage begin\nstage nope\nc\nc\n", cwd=tmp_path)
+    done = modpdb_run(
+        ["my_script.py"], "stage begin\nstage begin\nstage nope\nc\nc\n", cwd=tmp_path
+    )
     assert done.stdout.count("stage begin: it begins") == 3
     assert "*** 'nope' is no stage of preset mine; there are begin" in done.stdout
 

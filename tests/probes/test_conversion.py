@@ -25,8 +25,10 @@ found = {}
 
 def look(frame, event, argument):
     name = frame.f_code.co_name
-    if name not in stages or name in found or "self" not in frame.f_locals:
+    if event != "call" or name not in stages or name in found:
         return
+    if not hasattr(type(frame.f_locals.get("self")), "model_arch"):
+        return  # of the many other classes' __init__
     frames, each = [], frame
     while each is not None:
         frames.append(each.f_locals)

@@ -78,4 +78,3 @@ class NamedBreakpoint(bdb.Breakpoint):
 def named_breakpoints() -> list[NamedBreakpoint]:
     """Those in bdb's books, by number."""
     return [each for each in bdb.Breakpoint.bpbynumber if isinstance(each, NamedBreakpoint)]
-

@@ -56,7 +56,7 @@ class TraceEngine:
         watched = self._watched.get(id(frame.f_code))
         if watched is None or frame.f_lasti != watched[1]:
             return False
-        return any([reached(frame) for reached in watched[2]])
+        return any([reached(frame) for reached in watched[2]])  # noqa: C419  each is asked
 
     def wait(self, lines: bool) -> None:
         """The program runs on: trace what matters only, from the next call on.

@@ -25,13 +25,13 @@ class BreakCommands:
     if TYPE_CHECKING:
         engine: TraceEngine
         locator: Locator
-        curframe: types.FrameType | None
+        curframe: Any
         curframe_locals: Any
         currentbp: int
         mainpyfile: str
         breaks: dict[str, list[int]]
 
-        def message(self, msg: str) -> None: ...
+        def message(self, msg: str, end: str = "\n") -> None: ...
         def error(self, msg: Any) -> None: ...
         def _add_to_breaks(self, filename: str, lineno: int) -> None: ...
 

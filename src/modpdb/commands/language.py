@@ -31,9 +31,7 @@ class Typed:
 PYTHON = Typed(None)
 
 
-def recognise(
-    line: str, commands: Container[str], is_bound: Callable[[str], bool]
-) -> Typed | None:
+def recognise(line: str, commands: Container[str], is_bound: Callable[[str], bool]) -> Typed | None:
     """What *line* is; None leaves it to pdb and pdbpp.
 
     ``!!name`` forces the command, ``!name`` is Python, ``name?`` asks for help. A name is the

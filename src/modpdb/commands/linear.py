@@ -70,9 +70,7 @@ def _show_matching(dbg: ModPdb, held: Held, target: str, given: str, run: bool) 
     _show_layer(dbg, module, path, owner, given, run)
 
 
-def _show_layer(
-    dbg: ModPdb, layer: Any, path: str, owner: Any, given: str, run: bool
-) -> None:
+def _show_layer(dbg: ModPdb, layer: Any, path: str, owner: Any, given: str, run: bool) -> None:
     from modpdb.probes import linear as probe
     from modpdb.probes.linear_layer import kind_of
     from modpdb.probes.profiling import observe
@@ -126,7 +124,9 @@ def _show_checkpoint(dbg: ModPdb, source: Source, target: str, given: str, run: 
     from modpdb.views.linear_checkpoint import checkpoint_linear_path
 
     if given or run:
-        raise UsageError("no module here to run: a conversion has tensors, and no layer takes INPUT")
+        raise UsageError(
+            "no module here to run: a conversion has tensors, and no layer takes INPUT"
+        )
     if not target:
         from modpdb.probes.linear_checkpoint import linear_rows
 

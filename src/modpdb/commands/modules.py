@@ -43,7 +43,7 @@ def modules(dbg: ModPdb, arguments: Arguments) -> None:
     from modpdb.views import modules as views
 
     depth, unfold = arguments.number("-d"), bool(arguments.options.get("--unfold"))
-    type_glob = arguments.options.get("-t")
+    type_glob = arguments.text("-t")
     target = arguments.target
 
     def show(module: Any, name: str) -> None:
@@ -153,9 +153,7 @@ def _tensors(dbg: ModPdb, arguments: Arguments, kind: Literal["parameters", "buf
         return not target or matches(name, target) or matches(name, f"{target}.*")
 
     rows = [
-        row
-        for _, root in held.roots
-        for row in parameters(root, kind, wanted=wanted, stats=stats)
+        row for _, root in held.roots for row in parameters(root, kind, wanted=wanted, stats=stats)
     ]
     if target and not rows:
         names = [row.name for _, root in held.roots for row in parameters(root, kind)]
@@ -163,9 +161,7 @@ def _tensors(dbg: ModPdb, arguments: Arguments, kind: Literal["parameters", "buf
     dbg.show(tensor_rows(rows))
 
 
-def _checkpoint_tensors(
-    dbg: ModPdb, source: Source, target: str, kind: str, stats: bool
-) -> None:
+def _checkpoint_tensors(dbg: ModPdb, source: Source, target: str, kind: str, stats: bool) -> None:
     from modpdb.probes.checkpoints import tensor_rows
     from modpdb.views import modules as views
 

@@ -29,6 +29,11 @@ class Arguments:
     options: Mapping[str, str | bool]
     target: str
 
+    def text(self, option: str) -> str | None:
+        """The value of *option*, None where it was not given."""
+        value = self.options.get(option)
+        return None if value is None else str(value)
+
     def number(self, option: str) -> int | None:
         """The value of *option* as a whole number, None where it was not given."""
         value = self.options.get(option)

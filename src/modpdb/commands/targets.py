@@ -167,7 +167,9 @@ def matching_modules(dbg: ModPdb, held: Held, pattern: str) -> list[tuple[str, A
         if path and matches(path, pattern):
             found.setdefault(id(module), (path, module))
     if not found:
-        raise UsageError(not_understood(dbg, pattern, "no module path", (p for p, _ in held.named())))
+        raise UsageError(
+            not_understood(dbg, pattern, "no module path", (p for p, _ in held.named()))
+        )
     return list(found.values())
 
 

@@ -76,7 +76,7 @@ def open_history() -> History:
 
 
 def _lexer() -> Lexer:
-    from pygments.lexers.python import PythonLexer
+    from pygments.lexers.python import PythonLexer  # type: ignore[import-untyped]
 
     return PygmentsLexer(PythonLexer)
 

@@ -40,13 +40,8 @@ def size(nbytes: int) -> str:
     """Memory in binary units: 512 bytes, 4.0 KiB, 282.9 MiB."""
     if nbytes < 1024:
         return f"{nbytes} bytes" if nbytes != 1 else "1 byte"
-    value = float(nbytes)
-    unit = _UNITS[0]
-    for unit in _UNITS[1:]:
-        value /= 1024
-        if value < 1024:
-            break
-    return f"{_digits(value)} {unit}"
+    power = min((nbytes.bit_length() - 1) // 10, len(_UNITS) - 1)
+    return f"{_digits(nbytes / 1024**power)} {_UNITS[power]}"
 
 
 def _digits(value: float) -> str:

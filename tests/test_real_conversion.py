@@ -65,7 +65,9 @@ def test_the_scenario(modpdb_run, plain_gguf, tree: Path, gemma3_checkpoint, tmp
     assert done.returncode == 0 and done.stderr.count("modpdb:") == 0
     assert "preset llama.cpp: c runs to stage tensors" in said
     newest = (tree / "conversion").is_dir()
-    assert ("Breakpoint 1 pending: Gemma3Model.modify_tensors is not imported yet" in said) == newest
+    assert (
+        "Breakpoint 1 pending: Gemma3Model.modify_tensors is not imported yet" in said
+    ) == newest
     assert "prepare_tensors()\n" in said
     assert "stage tensors: all is known, nothing written yet\n" in said
     assert re.search(r"layers\.\{0…3\} +4 ×", said)
@@ -136,7 +138,17 @@ def test_a_ghost(modpdb_run, plain_run, plain_gguf, llama_cpp, gemma3_checkpoint
     """Looking at all there is changes neither the file nor what the script prints."""
     plain_out, out = tmp_path / "plain.gguf", tmp_path / "out.gguf"
     plain = plain_run(convert(llama_cpp, gemma3_checkpoint, plain_out))
-    looks = ["modules", "params", "linear-path", "locals", "args", "up", "locals", "modules", "down"]
+    looks = [
+        "modules",
+        "params",
+        "linear-path",
+        "locals",
+        "args",
+        "up",
+        "locals",
+        "modules",
+        "down",
+    ]
     commands = ["b Gemma3Model.modify_tensors", "commands", *looks, "p data_torch", "c", "c"]
     done = modpdb_run(
         ["--stop", "tensors", *convert(llama_cpp, gemma3_checkpoint, out)],
@@ -153,9 +165,7 @@ def test_a_ghost(modpdb_run, plain_run, plain_gguf, llama_cpp, gemma3_checkpoint
     assert done.stdout.count("LazyTorchTensor") >= 54
 
 
-def test_only_what_was_asked_is_printed(
-    modpdb_run, llama_cpp, gemma3_checkpoint, tmp_path
-) -> None:
+def test_only_what_was_asked_is_printed(modpdb_run, llama_cpp, gemma3_checkpoint, tmp_path) -> None:
     line = convert(llama_cpp, gemma3_checkpoint, tmp_path / "out.gguf")
     done = modpdb_run(["--no-preset", "-c", "b nothing.like.this", "-c", "c", *line])
     assert done.returncode == 0
