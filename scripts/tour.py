@@ -7,6 +7,8 @@ Ends with modpdb's exit status; with 1 if a command failed.
 
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import IO
 
 PROMPT = "(ModPdb) "
@@ -24,21 +26,27 @@ COMMANDS = (
 )
 
 
-def pass_on(output: IO[str]) -> str:
-    """Prints output up to and with the next prompt, or to its end; returns what was printed."""
+def read_to_prompt(output: IO[str], show: Callable[[str], object]) -> str:
+    """Shows output up to and with the next prompt, or to its end; returns what was shown."""
     shown = ""
     while character := output.read(1):
-        print(character, end="")
+        show(character)
         shown += character
         if shown == PROMPT or shown.endswith("\n" + PROMPT):
             break
     return shown
 
 
-def tour(command_line: list[str]) -> int:
-    """Runs the command line, feeding it COMMANDS, then the end of input.
+def session(
+    command_line: Sequence[str | Path],
+    commands: Sequence[str],
+    show: Callable[[str], object] = lambda text: None,
+    cwd: Path | None = None,
+) -> tuple[str, int]:
+    """Runs the command line, types *commands* at its prompts, then ends its input.
 
-    Returns its exit status, or 1 where that is 0 though a command was answered by an error.
+    Returns what stands on the screen, standard error included, and the exit status. *show* gets
+    it as it comes.
     """
     with subprocess.Popen(
         command_line,
@@ -47,23 +55,33 @@ def tour(command_line: list[str]) -> int:
         stderr=subprocess.STDOUT,
         encoding="utf-8",
         errors="replace",
-    ) as session:
-        assert session.stdin and session.stdout
-        answers = [pass_on(session.stdout)]
-        for command in COMMANDS:
-            if not answers[-1].endswith(PROMPT):
+        cwd=cwd,
+    ) as process:
+        assert process.stdin and process.stdout
+        screen = read_to_prompt(process.stdout, show)
+        for command in commands:
+            if not screen.endswith(PROMPT):
                 break
-            print(command, flush=True)
-            session.stdin.write(command + "\n")
-            session.stdin.flush()
-            answers.append(pass_on(session.stdout))
-        session.stdin.close()
-        while rest := pass_on(session.stdout):
-            answers.append(rest)
-    refused = any(line.startswith("*** ") for text in answers for line in text.splitlines())
+            show(command + "\n")
+            process.stdin.write(command + "\n")
+            process.stdin.flush()
+            screen += command + "\n" + read_to_prompt(process.stdout, show)
+        process.stdin.close()
+        while rest := read_to_prompt(process.stdout, show):
+            screen += rest
+    return screen, process.returncode
+
+
+def tour(command_line: list[str]) -> int:
+    """Runs the command line through COMMANDS, printing the session.
+
+    Returns its exit status, or 1 where that is 0 though a command was answered by an error.
+    """
+    screen, status = session(command_line, COMMANDS, lambda text: print(text, end="", flush=True))
+    refused = any(line.startswith("*** ") for line in screen.splitlines())
     if refused:
         print("tour: a command failed, see the line with *** above", file=sys.stderr)
-    return session.returncode or int(refused)
+    return status or int(refused)
 
 
 if __name__ == "__main__":

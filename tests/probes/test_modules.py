@@ -113,6 +113,12 @@ def test_one_module_under_two_names() -> None:
     assert [found[path].facts.parameters for path in ("", "a", "b", "b.0")] == [12, 12, 12, 12]
 
 
+def test_a_shared_module_among_modules_like_it() -> None:
+    alike = [nn.Sequential(nn.Linear(3, 3)) for _ in range(3)]
+    model = nn.ModuleDict({"blocks": nn.ModuleList(alike), "again": nn.Sequential(alike[1][0])})
+    assert module_tree(model).root.facts.parameters == 36
+
+
 def test_cycle_ends_where_it_closes() -> None:
     inner = nn.Linear(2, 2)
     model = nn.Sequential(inner)

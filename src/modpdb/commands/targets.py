@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from modpdb.commands.registry import UsageError
 from modpdb.probes._static import class_name, instance_dict
-from modpdb.probes.module_state import is_module, named_modules
+
+# modpdb.probes.module_state is imported where it is used: what stands behind it would be an eighth
+# of the way to the first prompt.
 
 if TYPE_CHECKING:
     from modpdb.debugger import ModPdb
@@ -37,6 +39,8 @@ class Held:
 
     def named(self) -> Iterator[tuple[str, Any]]:
         """Every module below, by its path from the root that holds it."""
+        from modpdb.probes.module_state import named_modules
+
         for _, root in self.roots:
             yield from named_modules(root)
 
@@ -92,6 +96,8 @@ def _nothing_found(frames: list[tuple[types.FrameType, Mapping[str, Any]]]) -> s
 
 
 def _held_by(variables: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    from modpdb.probes.module_state import is_module
+
     owner = variables.get("self", _MISSING)
     if is_module(owner):
         return (("self", owner),)
@@ -105,6 +111,8 @@ def _held_by(variables: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
 
 def _outermost(found: Iterable[tuple[str, Any]]) -> tuple[tuple[str, Any], ...]:
     """Without those that stand inside another, and each once."""
+    from modpdb.probes.module_state import named_modules
+
     unique = {id(value): (name, value) for name, value in reversed(list(found))}
     inside = {
         id(module)
@@ -149,6 +157,8 @@ def evaluated(dbg: ModPdb, text: str) -> Any:
 
 def typed_module(dbg: ModPdb, text: str) -> Any:
     """The module that the expression *text* gives, None where it gives none."""
+    from modpdb.probes.module_state import is_module
+
     value = evaluated(dbg, text)
     return value if value is not _MISSING and is_module(value) else None
 

@@ -187,7 +187,10 @@ class _Scan:
         below = tuple([(child.name, child.facts.signature) for child in children])
         signature = self._signatures.of((visit.cls.key, detail, notes, own, ways, below))
         known = self._known.get(signature)
-        if known is not None and not visit.shared:
+        alone = not visit.shared and not any(
+            child.sums is not None and child.sums.shared for _, child in visit.children
+        )
+        if known is not None and alone:
             return known
         sums = self._add_up(visit)
         if sums.frozen:
