@@ -27,16 +27,15 @@ def home(tmp_path: Path, llama_cpp: Path, gemma3_checkpoint: Path) -> Path:
 
 @pytest.mark.conversion
 @pytest.mark.parametrize("shown", TRANSCRIPTS, ids=range(len(TRANSCRIPTS)))
-def test_transcripts_are_what_is_printed(home: Path, shown: str) -> None:
+def test_transcripts_are_what_is_printed(home: Path, shown: str, monkeypatch) -> None:
+    monkeypatch.delenv("COLUMNS")  # piped, and as wide as need be
     command, _, screen = shown.partition("\n")
     typed = re.findall(r"^\(ModPdb\) (.*)$", screen, re.MULTILINE)
     arguments = [sys.executable, *shlex.split(command)[2:]]
     printed, status = session(arguments, typed, cwd=home)
     assert status == 0
     printed = printed.replace(str(home), SHOWN_HOME)
-    pattern = ".*?".join(
-        re.escape(part) for part in re.split(r"^…\n", screen, flags=re.MULTILINE)
-    )
+    pattern = ".*?".join(re.escape(part) for part in re.split(r"^…\n", screen, flags=re.MULTILINE))
     if not re.fullmatch(pattern + r"\s*", printed, re.DOTALL):
         assert printed == screen  # for the difference
 
@@ -45,7 +44,7 @@ def test_there_are_transcripts() -> None:
     assert len(TRANSCRIPTS) >= 2
 
 
-def test_every_command_and_stage_is_listed(modpdb_run) -> None:
+def test_every_command_and_stage_is_listed() -> None:
     for stage in ("load", "init", "tensors", "modify", "map", "params", "vocab", "write"):
         assert f"`{stage}`" in README
     from modpdb.commands import COMMANDS, load_commands

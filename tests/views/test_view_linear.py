@@ -35,7 +35,7 @@ X = torch.tensor([[1.0, 2, 3], [4, 5, 6]])
 
 def test_the_example(layer):
     text = printed(view.linear_path(linear_path(layer, "model.head", X), observe(layer, X)))
-    assert text.startswith("model.head   3 → 2 · bias · float32\n")
+    assert text.startswith("model.head   3 → 2 · bias · f32\n")
     steps = ["attribute", "class", "call", "forward", "F.linear", "dispatcher", "C++", "branch"]
     positions = [text.index(f"\n{number} {name}") for number, name in enumerate(steps, 1)]
     assert positions == sorted(positions)
@@ -101,9 +101,9 @@ def test_without_an_input_one_line_for_kinds_that_go_alike(layer):
 def test_names_are_escaped_and_no_markup(layer):
     text = printed(view.linear_path(linear_path(layer, "[red]a\x1b[31m")))
     assert text.startswith("[red]a\\x1b[31m") and "\x1b" not in text
-    row = LinearRow("a\x1b.[bold]q", "Linear", "Linear", 4, 5, True, "float32")
+    row = LinearRow("a\x1b.[bold]q", "Linear", "Linear", 4, 5, True, "f32")
     assert "a\\x1b.[bold]q" in printed(view.linears([row]))
-    stored = checkpoint_linear_path("a\x1b", (4, 5), "float32", "f\x1b", "g\x1b")
+    stored = checkpoint_linear_path("a\x1b", (4, 5), "f32", "f\x1b", "g\x1b")
     assert "\x1b" not in printed(checkpoint_view(stored))
 
 
@@ -121,10 +121,10 @@ def test_linears_are_folded():
     root.head = root.layers[0].q
     assert printed(view.linears(linears(root, "model"))) == (
         "23 linear layers under 24 names, in → out\n"
-        "model.layers.{0…5}.q               6 ×  4 → 4  no bias  float32\n"
-        "model.layers.{0…4}.experts.{0…2}  15 ×  4 → 8  bias     float32\n"
-        "model.layers.5.experts.{0…1}       2 ×  4 → 8  bias     float32\n"
-        "model.head                              4 → 4  no bias  float32  same layer as\n"
+        "model.layers.{0…5}.q               6 ×  4 → 4  no bias  f32\n"
+        "model.layers.{0…4}.experts.{0…2}  15 ×  4 → 8  bias     f32\n"
+        "model.layers.5.experts.{0…1}       2 ×  4 → 8  bias     f32\n"
+        "model.head                              4 → 4  no bias  f32  same layer as\n"
         "                                                        model.layers.0.q"
     )
 
@@ -141,13 +141,13 @@ def test_checkpoint():
     found = checkpoint_linear_path(
         "q_proj.weight",
         (1024, 640),
-        "bfloat16",
+        "bf16",
         "m.safetensors",
         "blk.0.attn_q.weight",
         bias=(1024,),
     )
     assert printed(checkpoint_view(found)) == (
-        "checkpoint  q_proj.weight  [1024, 640]  bfloat16\n"
+        "checkpoint  q_proj.weight  [1024, 640]  bf16\n"
         "            in m.safetensors\n"
         "GGUF        blk.0.attn_q.weight  ne [640, 1024]  predicted, by the name map\n"
         "in ggml     ggml_mul_mat(W, x): both are read along ne[0], W as it is stored\n"

@@ -127,8 +127,8 @@ def test_checkpoint_tree_says_where_it_comes_from() -> None:
         "    q           weight [4, 2]   8  16 bytes",
     ]
     assert printed(views.tensor_rows(checkpoint_rows(tensors[:1]))) == [
-        "model.layers.0.q.weight  [4, 2]  bf16  16 bytes  m.safetensors",
-        "1 tensor · 8 elements · 16 bytes",
+        "model.layers.0.q.weight  [4, 2]  bf16  16 bytes",
+        "1 tensor · 8 elements · 16 bytes · m.safetensors",
     ]
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from modpdb.probes.linear import LinearRow
 
-# GGUF tensors that are looked up by row (ggml_get_rows), not multiplied.
+# Tensors that are looked up by row (ggml_get_rows), not multiplied: GGUF's names, and, before a
+# name map is known, what converters' models call such modules.
+_TABLES = re.compile(r"(^|[._])(embed\w*|\w*embeddings?|wte|wpe)\.weight$")
 _LOOKED_UP = ("token_embd.", "per_layer_token_embd.", "position_embd.", "token_types.")
 
 Role = Literal["linear", "lookup", "stack", "other"]
@@ -69,7 +72,7 @@ def checkpoint_linear_path(
     """
     stored = tuple(int(size) for size in shape)
     ne = stored[::-1] if ggml_shape is None else tuple(int(size) for size in ggml_shape)
-    role = _role(stored, gguf_name)
+    role = _role(name, stored, gguf_name)
     return CheckpointLinear(
         name=name,
         file=file,
@@ -83,9 +86,11 @@ def checkpoint_linear_path(
     )
 
 
-def _role(shape: tuple[int, ...], gguf_name: str | None) -> Role:
+def _role(name: str, shape: tuple[int, ...], gguf_name: str | None) -> Role:
     if len(shape) == 2:
-        looked_up = gguf_name is not None and gguf_name.startswith(_LOOKED_UP)
+        if gguf_name is None:
+            return "lookup" if _TABLES.search(name) else "linear"
+        looked_up = gguf_name.startswith(_LOOKED_UP)
         return "lookup" if looked_up else "linear"
     return "stack" if len(shape) == 3 else "other"
 

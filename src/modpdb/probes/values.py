@@ -68,7 +68,11 @@ def one_line(value: object, limit: int = LIMIT) -> str:
 
 def frame_locals(variables: Mapping[str, Any], limit: int = LIMIT) -> list[Variable]:
     """A frame's variables in their order; code, imported modules and dunder names last."""
-    described = [_variable(name, value, limit) for name, value in variables.items()]
+    described = [
+        _variable(name, value, limit)
+        for name, value in variables.items()
+        if name != "__class__"  # the cell behind a method's super(), no variable of the user's
+    ]
     last = {"code": 1, "import": 2, "dunder": 3}
     return sorted(described, key=lambda variable: last.get(variable.kind, 0))
 

@@ -16,6 +16,7 @@ from modpdb.probes.linear import Arithmetic, LinearPath, LinearRow, Matrix, Numb
 from modpdb.probes.linear_branch import Branch, Op, TensorFacts
 from modpdb.probes.linear_layer import Hook, Operand
 from modpdb.probes.profiling import Observation, difference
+from modpdb.probes.tensors import short_dtype
 from modpdb.views.folding import folded
 from modpdb.views.text import plural, printable, shape
 
@@ -77,7 +78,7 @@ def _features(into: int | None, out: int | None) -> str:
 
 def _tensor_words(facts: TensorFacts) -> list[str]:
     """dtype, and what is not usual: device, layout, class."""
-    words = [facts.dtype]
+    words = [short_dtype(facts.dtype)]
     words += [facts.device] if facts.device != "cpu" else []
     words += [facts.layout] if facts.layout != "strided" else []
     return words + ([facts.subclass] if facts.subclass else [])
@@ -316,7 +317,7 @@ def linears(rows: Sequence[LinearRow]) -> RenderableType:
             Text(f"{number:,} ×" if number > 1 else ""),
             Text(_features(row.in_features, row.out_features)),
             Text("bias" if row.bias else "no bias", style="dim"),
-            Text(f"{row.dtype}  {printable(' · '.join(words))}".strip()),
+            Text(f"{short_dtype(row.dtype)}  {printable(' · '.join(words))}".strip()),
         )
     layers = sum(not row.shared_with for row in rows)
     head = Text(plural(layers, "linear layer"), style="bold")

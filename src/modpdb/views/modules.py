@@ -284,8 +284,12 @@ def tensor_rows(rows: Sequence[TensorRow], noun: str = "tensors") -> RenderableT
     if not rows:
         return Text(f"no {noun}")
     shown = [row for row in rows if row.facts is not None or row.notes != (NONE,)] or rows
-    cells = [(Text(printable(row.name)), *_tensor_cells(row), _tensor_notes(row)) for row in shown]
     total = _tensor_total(rows)
+    files = {row.file for row in rows}
+    if len(files) == 1 and (file := files.pop()):
+        total += f" · {printable(file)}"
+        shown = [replace(row, file="") for row in shown]
+    cells = [(Text(printable(row.name)), *_tensor_cells(row), _tensor_notes(row)) for row in shown]
     if len(shown) < len(rows):
         total += f" · {plural(len(rows) - len(shown), 'name')} registered as None"
     return Group(Grid(cells, right=frozenset({3})), Text(total, "dim"))
@@ -331,7 +335,7 @@ def _tensor_words(row: TensorRow) -> Iterator[tuple[str, str]]:
         yield note, "yellow"
     if row.tied:
         yield f"tied with {', '.join(row.tied)}", "yellow"
-    if row.file:
+    if row.file:  # of several; a single one is named with the total
         yield row.file, "dim"
 
 
