@@ -439,3 +439,32 @@ def test_pytest_uses_the_class(plain_run, tmp_path: Path) -> None:
     assert "(ModPdb) 8\n" in done.stdout
     assert "Quitting debugger" in done.stdout or "1 failed" in done.stdout
     assert os.environ.get("PYTEST_CURRENT_TEST")
+
+
+def test_frames_are_not_kept_alive() -> None:
+    import gc
+    import weakref
+
+    class Big:
+        pass
+
+    seen = []
+
+    def program() -> None:
+        big = Big()
+        seen.append(weakref.ref(big))
+
+    dbg = debugger("n", "n", "c")
+    dbg.runcall(program)
+    gc.collect()
+    assert seen[0]() is None
+
+
+def test_pending_breakpoints_without_the_launcher(plain_run, tmp_path: Path) -> None:
+    (tmp_path / "later.py").write_text("def work(n):\n    return n + 1\n")
+    (tmp_path / "s.py").write_text(
+        "import modpdb\nmodpdb.set_trace()\nimport later\nlater.work(41)\n"
+    )
+    done = plain_run(["s.py"], "b later.work\nc\np n + 1\nc\n", cwd=tmp_path)
+    assert "Breakpoint 1 pending: later.work is not imported yet" in done.stdout
+    assert "(ModPdb) 42\n" in done.stdout and done.returncode == 0

@@ -103,3 +103,11 @@ def test_a_named_file_and_none(modpdb_run, here: Path) -> None:
     assert "'default'" not in modpdb_run(["--no-rc", "s.py"], "q\n", cwd=here).stdout
     missing = modpdb_run(["--rc", "none.rc", "s.py"], "q\n", cwd=here)
     assert missing.returncode == 2 and "--rc: can't read 'none.rc'" in missing.stderr
+
+
+def test_lines_that_never_had_a_stop_are_named(modpdb_run, here: Path) -> None:
+    (here / "s.py").write_text("print('ran')\n")
+    write(here, "p 1\n")
+    done = modpdb_run(["--stop", "save", "s.py"], cwd=here)
+    assert (done.returncode, done.stdout) == (0, "ran\n")
+    assert "modpdb: no stop came for what was to be run at one: `p 1`" in done.stderr

@@ -19,6 +19,7 @@ from modpdb.prompt.plain import PlainInput
 from modpdb.rcfile import RcFiles, RcLine, read_rc_files
 from modpdb.repairs import Quit
 from modpdb.tracing import TracingPdb
+from modpdb.views.text import printable
 
 if TYPE_CHECKING:
     from modpdb.presets.stages import Stages
@@ -206,7 +207,9 @@ class ModPdb(BreakCommands, TracingPdb):
     def onecmd(self, line: str) -> Any:
         try:
             return super().onecmd(line)
-        except Exception as error:
+        except (KeyboardInterrupt, Quit):
+            raise
+        except BaseException as error:  # of whatever objects the script holds
             # Leaving is done by exceptions too: pytest's do_quit raises its own.
             if line.split(maxsplit=1)[:1] and line.split()[0] in _LEAVING:
                 raise
@@ -221,7 +224,9 @@ class ModPdb(BreakCommands, TracingPdb):
             traceback.print_exception(error, file=self.stdout)
 
     def error(self, msg: Any) -> None:
-        super().error(f"{self._where}: {msg}" if self._where else msg)
+        """One line, or more of pdb's; names out of a checkpoint may hold escape sequences."""
+        text = "\n".join(map(printable, str(msg).split("\n")))
+        super().error(f"{self._where}: {text}" if self._where else text)
 
     # -- lines ---------------------------------------------------------------------------------
 
@@ -330,7 +335,7 @@ class ModPdb(BreakCommands, TracingPdb):
     def one_line(self, value: Any) -> str:
         from modpdb.probes.values import one_line
 
-        return one_line(value)
+        return printable(one_line(value))
 
     # -- rc files ------------------------------------------------------------------------------
 

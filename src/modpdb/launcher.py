@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from modpdb.breakpoints.locations import watch_imports
 from modpdb.cli import Launch
 from modpdb.debugger import ModPdb
 from modpdb.presets import GENERIC, Preset, PresetError, preset_for, preset_named
@@ -57,7 +56,6 @@ def _run(launch: Launch) -> int | str | None:
     preset = _preset(launch)
     debugger = ModPdb(nosigint=True, readrc=False)
     debugger.on_eof = launch.on_eof
-    undo_watch = watch_imports(debugger.locator.loaded)
     kept_main = sys.modules["__main__"]
     try:
         try:
@@ -74,7 +72,7 @@ def _run(launch: Launch) -> int | str | None:
         with debugger.interrupts(), _breakpoints_open(debugger):
             return _run_main(debugger, target, main, stop=not launch.stops)
     finally:
-        undo_watch()
+        debugger.locator.close()
         # The script's __main__ stays: atexit handlers and threads may need it. Ours lives on.
         sys.modules.setdefault("modpdb.__main__", kept_main)
 
@@ -226,6 +224,9 @@ def _report_never_found(debugger: ModPdb, to_the_end: bool) -> None:
     On standard error: what stands on standard output is the script's.
     """
     missing = debugger.never_found()
+    if debugger.waiting:
+        lines = ", ".join(f"`{line}`" for line in debugger.waiting)
+        missing.append(f"no stop came for what was to be run at one: {lines}")
     stages = debugger.stages
     if to_the_end and stages is not None and stages.preset.name != GENERIC:
         missing += [

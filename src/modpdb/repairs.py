@@ -34,6 +34,7 @@ class RepairedPdb(pdbpp.Pdb):
     prompt = "(ModPdb) "  # a plain attribute: pdbpp 0.12's property would make it "(ModPdb++) "
     stdout: Any
     botframe: Any
+    curframe_locals: Any
     lastcmd: str
     cmdqueue: list[str]
     _last_pdb_instance = None  # 3.14 keeps this on pdb.Pdb: set_trace() returned another class's
@@ -80,7 +81,32 @@ class RepairedPdb(pdbpp.Pdb):
         """pdbpp 0.12 wraps a non-UTF-8 stdout for good and breaks `isatty` and `encoding` on it."""
         return f
 
+    def forget(self) -> None:
+        """pdbpp 0.12 and pdb keep the last stop's frames, and with them tensors, alive."""
+        super().forget()
+        self.curframe_locals = {}
+        self.fullstack: list[Any] = []
+        self._hidden_frames: list[Any] = []
+        self._sticky_last_frame = None
+        self.enterframe = None  # bdb's, since 3.13: set again at the next event
+        if getattr(self, "_stopped_for_set_trace", False):
+            self._via_set_trace_frame = None
+
     # -- printing ------------------------------------------------------------------------------
+
+    def format_stack_entry(self, frame_lineno: Any, lprefix: str = ": ") -> str:
+        """bdb's with the returned value in one line.
+
+        bdb takes its repr (all versions): that computes for a tensor, and what it raises at a
+        `--Return--` stop ends the script.
+        """
+        frame, line = frame_lineno
+        if "__return__" not in frame.f_locals:
+            return str(super().format_stack_entry(frame_lineno, lprefix))
+        returned = f"->{self.one_line(frame.f_locals['__return__'])}"
+        without = types.SimpleNamespace(f_code=frame.f_code, f_globals=frame.f_globals, f_locals={})
+        entry = str(super().format_stack_entry((without, line), returned + lprefix))
+        return entry if returned in entry else entry + returned  # no source: no lprefix
 
     def message(self, msg: str, end: str = "\n") -> None:
         """pdbpp 0.12 lacks `end`, which pdb passes since 3.13."""
@@ -118,8 +144,15 @@ class RepairedPdb(pdbpp.Pdb):
     # -- display -------------------------------------------------------------------------------
 
     def preloop(self) -> None:
+        """Show what has changed; a Ctrl-C ends that, or every prompt would begin with it anew."""
+        try:
+            self._print_if_sticky()
+            self._show_changes()
+        except KeyboardInterrupt:
+            self.message("--KeyboardInterrupt--")
+
+    def _show_changes(self) -> None:
         """pdb's and pdbpp's `display` compare with `!=`: of a tensor that raises (up to 3.15)."""
-        self._print_if_sticky()
         shown = self._get_display_list()
         for expression, old in shown.items():
             new = self._getval_or_undefined(expression)
@@ -127,11 +160,17 @@ class RepairedPdb(pdbpp.Pdb):
                 shown[expression] = new
                 self.message(f"{expression}: {self.one_line(old)} --> {self.one_line(new)}")
 
+    def _get_display_list(self) -> dict[str, Any]:
+        """pdbpp 0.12 notes every frame it stops in, and with it keeps its variables alive."""
+        return self.display_list.get(self.curframe, {})
+
     def _getval_or_undefined(self, arg: str) -> Any:
         """pdbpp 0.12 lets every error but NameError end the session."""
         try:
             return eval(arg, self.curframe.f_globals, self.curframe_locals)
-        except Exception:
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
             return pdbpp.undefined
 
     def do_display(self, arg: str) -> None:
@@ -141,11 +180,11 @@ class RepairedPdb(pdbpp.Pdb):
         as changed when it is another object or its shape, dtype or version has changed.
         Without EXPRESSION: list what is displayed.
         """
-        shown = self._get_display_list()
         if not arg:
-            for expression, value in shown.items():
+            for expression, value in self._get_display_list().items():
                 self.message(f"{expression}: {self.one_line(value)}")
             return
+        shown = self.display_list.setdefault(self.curframe, {})
         shown[arg] = value = self._getval_or_undefined(arg)
         self.message(f"{arg}: {self.one_line(value)}")
 
@@ -264,7 +303,9 @@ def _differ(new: Any, old: Any) -> bool:
     """Whether two values of a displayed expression differ, not trusting their `!=`."""
     try:
         return bool(new != old)
-    except Exception:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
         return True  # tensors and other hostile values: they are not the same object
 
 

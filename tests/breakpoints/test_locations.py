@@ -82,15 +82,29 @@ def test_found_before_a_module_runs(module: str) -> None:
     locator = Locator()
     found: list[str] = []
     search = locator.search(Spec.parse("Sub.other"), lambda code: found.append(code.co_qualname))
-    undo = watch_imports(locator.loaded)
     try:
         loaded = importlib.import_module(module)
     finally:
-        undo()
+        locator.close()
     assert found == ["Sub.other"]
     assert search.codes == [loaded.Sub.other.__code__]  # the very object that runs
     assert loaded.__spec__.loader.__class__ is importlib.machinery.SourceFileLoader
-    assert "get_code" not in vars(importlib.machinery.SourceFileLoader)
+
+
+def test_watching_leaves_the_loader_as_it_was(plain_run) -> None:
+    program = """
+from importlib.machinery import SourceFileLoader as loader
+from modpdb.breakpoints.locations import Locator, Spec
+before = dict(vars(loader)), loader.get_code
+one, two = Locator(), Locator()
+searches = [one.search(Spec.parse("a"), print), two.search(Spec.parse("b"), print)]
+assert "get_code" in vars(loader)
+one.forget(searches[0])
+import json.tool
+two.forget(searches[1])
+assert (dict(vars(loader)), loader.get_code) == before
+"""
+    assert plain_run(["-c", program]).stderr == ""
 
 
 def test_found_in_functions_that_exist(module: str) -> None:

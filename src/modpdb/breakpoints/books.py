@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bdb
+import traceback
 import types
 from collections.abc import Callable
 
@@ -66,8 +67,9 @@ class NamedBreakpoint(bdb.Breakpoint):
             try:
                 if not eval(self.cond, frame.f_globals, frame.f_locals):
                     return False
-            except Exception as error:
-                complain(f"condition of breakpoint {self.number}: {type(error).__name__}: {error}")
+            except BaseException as error:  # what leaves here would be raised in the script
+                said = traceback.format_exception_only(error)[-1].strip()
+                complain(f"condition of breakpoint {self.number}: {said}")
                 return True
         if self.ignore > 0:
             self.ignore -= 1

@@ -104,9 +104,13 @@ class Search:
 
 
 class Locator:
-    """Finds the code that Specs name: in functions that exist, and in modules as they load."""
+    """Finds the code that Specs name: in functions that exist, and in modules as they load.
+
+    Imports are watched from the first search to the last one's end.
+    """
 
     def __init__(self) -> None:
+        self._stop_watching: Callable[[], None] | None = None
         self._searches: list[Search] = []
         self._by_last: dict[str | None, list[Search]] = {}
         self._main: tuple[str, types.CodeType] | None = None
@@ -114,6 +118,8 @@ class Locator:
     def search(self, spec: Spec, found: Callable[[types.CodeType], None]) -> Search:
         """Look for *spec* from now on; *found* is called for each code object, at once for those
         that exist."""
+        if self._stop_watching is None:
+            self._stop_watching = watch_imports(self.loaded)
         search = Search(spec, found)
         self._searches.append(search)
         self._by_last.setdefault(spec.last, []).append(search)
@@ -138,6 +144,14 @@ class Locator:
         if search in self._searches:
             self._searches.remove(search)
             self._by_last[search.spec.last].remove(search)
+        if not self._searches:
+            self.close()
+
+    def close(self) -> None:
+        """Look for nothing any more."""
+        if self._stop_watching is not None:
+            self._stop_watching()
+            self._stop_watching = None
 
     def loaded(self, module: str, code: types.CodeType) -> None:
         """A module's code is about to run: offer what is in it to every search."""
@@ -198,35 +212,41 @@ def function_code(value: object) -> types.CodeType | None:
 # -- modules as they load ----------------------------------------------------------------------
 
 
+_listeners: list[Callable[[str, types.CodeType], None]] = []
+
+
 def watch_imports(loaded: Callable[[str, types.CodeType], None]) -> Callable[[], None]:
     """Call *loaded* with name and code of every module read from a file, before it runs.
 
-    Wraps SourceFileLoader.get_code, which also serves spec_from_file_location and leaves
-    ``__spec__`` and sys.meta_path as they were. Returns what undoes it.
+    Wraps SourceFileLoader.get_code while anybody listens. That also serves
+    spec_from_file_location, and leaves ``__spec__`` and sys.meta_path as they were. Returns what
+    undoes it.
     """
-    loader = importlib.machinery.SourceFileLoader
-    own = loader.__dict__.get("get_code")
-    inherited = loader.get_code
-
-    def get_code(self: importlib.machinery.SourceFileLoader, fullname: str) -> object:
-        code = inherited(self, fullname)
-        if code is not None:
-            loaded(fullname, code)
-        return code
-
-    # Python leaves the frames of this file out of the traceback of a failed import: be one.
-    get_code.__code__ = get_code.__code__.replace(
-        co_filename="<frozen importlib._bootstrap_external>"
-    )
-    loader.get_code = get_code  # type: ignore[method-assign, assignment]
+    if not _listeners:
+        # The method is inherited: deleting the attribute brings it back.
+        importlib.machinery.SourceFileLoader.get_code = _get_code  # type: ignore
+    _listeners.append(loaded)
 
     def undo() -> None:
-        if own is None:
-            del loader.get_code
-        else:
-            loader.get_code = own  # type: ignore[method-assign]
+        _listeners.remove(loaded)
+        if not _listeners:
+            del importlib.machinery.SourceFileLoader.get_code
 
     return undo
+
+
+def _get_code(self: importlib.machinery.SourceFileLoader, fullname: str) -> types.CodeType | None:
+    code = super(importlib.machinery.SourceFileLoader, self).get_code(fullname)
+    if code is not None:
+        for listener in list(_listeners):
+            listener(fullname, code)
+    return code
+
+
+# Python leaves the frames of this file out of the traceback of a failed import: be one of them.
+_get_code.__code__ = _get_code.__code__.replace(
+    co_filename="<frozen importlib._bootstrap_external>"
+)
 
 
 # -- lines -------------------------------------------------------------------------------------

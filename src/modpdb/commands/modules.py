@@ -16,6 +16,7 @@ from modpdb.commands.targets import (
     not_understood,
     typed_module,
 )
+from modpdb.views.text import printable
 
 if TYPE_CHECKING:
     from modpdb.debugger import ModPdb
@@ -62,7 +63,7 @@ def modules(dbg: ModPdb, arguments: Arguments) -> None:
     if not target:
         for name, root in held.roots:
             if len(held.roots) > 1:
-                dbg.message(f"{name}:")
+                dbg.message(f"{printable(name)}:")
             show(root, "")
         return
     found = matching_modules(dbg, held, target)
@@ -106,7 +107,7 @@ def _chosen(dbg: ModPdb, source: Source, target: str) -> Checkpoint:
 def _say_where(dbg: ModPdb, held: Held) -> None:
     if held.where:
         names = ", ".join(name for name, _ in held.roots)
-        dbg.message(f"{names}, {held.where}")
+        dbg.message(f"{printable(names)}, {held.where}")
 
 
 @command("params", options={"--stats": ""}, completes=complete_paths)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 import types
 import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
 from modpdb.breakpoints.engine import TraceEngine
-from modpdb.breakpoints.locations import Locator, Search
+from modpdb.breakpoints.locations import Locator
 from modpdb.presets import Preset, StageSpec
+from modpdb.probes._static import class_attribute, instance_dict
 
 _NOBODY = object()
 
@@ -23,12 +23,12 @@ class Stage:
     stops: bool = False
     calls: int = 0  # outermost calls seen
     wanted: bool = False  # `stage NAME`: stop at the next one, even if passed before
-    searches: list[Search] = field(default_factory=list)
+    codes: set[int] = field(default_factory=set)  # ids of the code objects it is watched in
     _met: dict[int, Any] = field(default_factory=dict)  # id to weak reference: ids are reused
 
     @property
     def found(self) -> bool:
-        return any(search.codes for search in self.searches)
+        return bool(self.codes)
 
     def reached(self, frame: types.FrameType) -> bool:
         """Note an entry. True where the user should see it: once for an object, at the outermost
@@ -56,10 +56,9 @@ class Stage:
         return False
 
     def _inside_another(self, frame: types.FrameType, owner: object) -> bool:
-        codes = [code for search in self.searches for code in search.codes]
         caller = frame.f_back
         while caller is not None:
-            if any(caller.f_code is code for code in codes) and first_argument(caller) is owner:
+            if id(caller.f_code) in self.codes and first_argument(caller) is owner:
                 return True
             caller = caller.f_back
         return False
@@ -74,12 +73,11 @@ def first_argument(frame: types.FrameType) -> object:
 
 
 def _has(owner: object, name: str) -> bool:
-    """hasattr that computes nothing."""
-    try:
-        inspect.getattr_static(owner, name)
-    except AttributeError:
-        return False
-    return True
+    """hasattr that runs none of the owner's code (inspect.getattr_static asks metaclasses)."""
+    missing = object()
+    return (
+        name in instance_dict(owner) or class_attribute(type(owner), name, missing) is not missing
+    )
 
 
 class Stages:
@@ -99,8 +97,12 @@ class Stages:
             self.at = stage
             return True
 
+        def found(code: types.CodeType) -> None:
+            stage.codes.add(id(code))  # the engine keeps it alive
+            engine.watch(code, reached)
+
         for spec in stage.spec.at:
-            stage.searches.append(locator.search(spec, lambda code: engine.watch(code, reached)))
+            locator.search(spec, found)
 
     def stop_only_at(self, names: tuple[str, ...] | list[str]) -> None:
         """Let these stages stop and no other. Raises KeyError for one that is not there."""

@@ -59,6 +59,11 @@ def instance_dict(obj: object) -> dict[str, Any]:
     return dict_reader(type(obj))(obj)
 
 
+def derives(cls: type, base: type) -> bool:
+    """issubclass that asks no metaclass, as `base in mro(cls)` would for its `__eq__`."""
+    return type.__subclasscheck__(base, cls)
+
+
 def is_a(obj: object, cls: type) -> bool:
     """isinstance by the real type: never asks the object for its `__class__`."""
-    return cls in mro(type(obj))
+    return derives(type(obj), cls)

@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 from types import FunctionType
 from typing import Any
 
-from modpdb.probes._static import class_attribute, class_name, instance_dict, mro
+from modpdb.probes._static import class_attribute, class_name, instance_dict, is_a
 from modpdb.probes._torch import torch_or_none, undisturbed
 from modpdb.probes.checkpoints import (
     Checkpoint,
@@ -108,7 +108,7 @@ def _local_folder(frames: list[Mapping[str, Any]]) -> Path | None:
 
 
 def _is_path(value: object) -> bool:
-    return type(value) is str or PurePath in mro(type(value))
+    return type(value) is str or is_a(value, PurePath)
 
 
 def _local_mistral(frames: list[Mapping[str, Any]]) -> bool:

@@ -7,7 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from modpdb.probes._static import class_name, dict_reader, instance_dict, mro, qualified_name
+from modpdb.probes._static import (
+    class_name,
+    dict_reader,
+    instance_dict,
+    is_a,
+    mro,
+    qualified_name,
+)
 from modpdb.probes._torch import torch_or_none
 from modpdb.probes.layers import Own
 from modpdb.probes.tree import joined
@@ -47,7 +54,7 @@ class ModuleClass:
 def is_module(value: object) -> bool:
     """Whether *value* is an nn.Module, by its real type."""
     torch = torch_or_none()
-    return torch is not None and torch.nn.Module in mro(type(value))
+    return torch is not None and is_a(value, torch.nn.Module)
 
 
 def entries(state: dict[str, Any], registry: str) -> Sequence[tuple[str, Any]]:

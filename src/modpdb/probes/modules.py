@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from modpdb.probes._static import mro
+from modpdb.probes._static import derives
 from modpdb.probes._torch import collector_paused, torch_or_none, undisturbed
 from modpdb.probes.layers import Own, sizes
 from modpdb.probes.module_state import (
@@ -68,7 +68,7 @@ class _Scan:
     def __init__(self, torch: Any) -> None:
         self._torch = torch
         self._reader = TensorReader(torch)
-        self._classes: dict[type, ModuleClass | None] = {}
+        self._classes: dict[int, ModuleClass | None] = {}  # by id: a metaclass may hash
         self._visits: dict[int, _Visit] = {}
         self._first: dict[int, tuple[str, str]] = {}  # of a tensor: where it was met first
         self._names: dict[int, list[str]] = {}  # of a tensor with several names: all of them
@@ -126,10 +126,10 @@ class _Scan:
     def _class_of(self, value: object) -> ModuleClass | None:
         """The class of a module; None for what is no module, as one registered as None."""
         cls = type(value)
-        if cls not in self._classes:
-            module = self._torch.nn.Module in mro(cls)
-            self._classes[cls] = describe_class(self._torch, cls) if module else None
-        return self._classes[cls]
+        if id(cls) not in self._classes:
+            module = derives(cls, self._torch.nn.Module)
+            self._classes[id(cls)] = describe_class(self._torch, cls) if module else None
+        return self._classes[id(cls)]
 
     def _own(self, state: dict[str, Any], path: str) -> list[Own]:
         own = []

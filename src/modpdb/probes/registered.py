@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from modpdb.probes._static import instance_dict, mro
+from modpdb.probes._static import instance_dict, is_a
 from modpdb.probes._torch import torch_or_none, undisturbed
 from modpdb.probes.module_state import entries
 from modpdb.probes.tensors import (
@@ -80,7 +80,7 @@ def _registered(
         stack.extend(
             (joined(path, name), child, above | {id(child)})
             for name, child in reversed(entries(state, "_modules"))
-            if torch.nn.Module in mro(type(child)) and id(child) not in above
+            if is_a(child, torch.nn.Module) and id(child) not in above
         )
 
 

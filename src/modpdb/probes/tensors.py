@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from modpdb.probes._static import instance_dict, mro, namespace
+from modpdb.probes._static import derives, instance_dict, is_a, mro, namespace
 from modpdb.probes._torch import torch_or_none, undisturbed
 
 CHUNK = 1 << 20  # elements that statistics hold in float32 at a time
@@ -68,13 +68,13 @@ class TensorReader:
         self._plain = {torch.Tensor, torch.nn.Parameter}
         self._lazy = torch.nn.parameter.UninitializedTensorMixin
         self._facts: dict[Any, TensorFacts] = {}
-        self._kinds: dict[type, bool] = {}
+        self._kinds: dict[int, bool] = {}  # by id: a metaclass may define __hash__
 
     def is_tensor(self, value: object) -> bool:
         cls = type(value)
-        known = self._kinds.get(cls)
+        known = self._kinds.get(id(cls))
         if known is None:
-            known = self._kinds[cls] = self._tensor in mro(cls)
+            known = self._kinds[id(cls)] = derives(cls, self._tensor)
         return known
 
     def facts(self, tensor: Any) -> TensorFacts:
@@ -89,7 +89,7 @@ class TensorReader:
             if known is None:
                 known = self._facts[key] = self._sized(*key)
             return known
-        if self._lazy in mro(cls):
+        if derives(cls, self._lazy):
             return self._unsized("uninitialised", dtype, device, grad)
         shape = self._shape(tensor)
         if type(math.prod(shape)) is not int:  # sizes still open in a trace: asking would fix them
@@ -126,7 +126,7 @@ def local_tensor(tensor: Any) -> Any:
 
 def is_parameter(tensor: Any, parameter_class: type) -> bool:
     """isinstance(tensor, nn.Parameter); a subclass of Tensor is one by its `_is_param` mark."""
-    return parameter_class in mro(type(tensor)) or bool(instance_dict(tensor).get("_is_param"))
+    return is_a(tensor, parameter_class) or bool(instance_dict(tensor).get("_is_param"))
 
 
 def statistics(tensor: Any) -> Statistics:
@@ -150,7 +150,7 @@ def statistics(tensor: Any) -> Statistics:
 
 
 def _refuse_unreadable(torch: Any, tensor: Any) -> None:
-    if torch.nn.parameter.UninitializedTensorMixin in mro(type(tensor)):
+    if is_a(tensor, torch.nn.parameter.UninitializedTensorMixin):
         raise NoStatistics("uninitialised")
     if tensor.device.type == "meta":
         raise NoStatistics("on the meta device")

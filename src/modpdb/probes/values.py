@@ -87,7 +87,7 @@ def _kind(name: str, value: object) -> Kind:
         return "dunder"
     if is_a(value, ModuleType):
         return "import"
-    if is_a(value, type) or type(value) in (FunctionType, BuiltinFunctionType):
+    if any(is_a(value, cls) for cls in (type, FunctionType, BuiltinFunctionType)):
         return "code"
     if is_module(value):
         return "module"
@@ -103,7 +103,7 @@ def _one_line(value: object, depth: int) -> str:
     words = _words(value, depth)
     if _tensor_words(value) is None and not is_module(value):
         describer = _describer(value)
-        if type(value) in _SELF_EVIDENT or describer in (_class, _python_module, _enum):
+        if id(type(value)) in _SELF_EVIDENT or describer in (_class, _python_module, _enum):
             return words
         if describer is _foreign and not _is_plain_object(value):
             return words
@@ -191,7 +191,10 @@ def _describer(value: object) -> Callable[[Any, int], str]:
     """The describer of the nearest class that has one; the foreign repr for all others."""
     if is_a(value, Enum):  # an IntEnum is an int as well
         return _enum
-    return next((_DESCRIBERS[base] for base in mro(type(value)) if base in _DESCRIBERS), _foreign)
+    for base in mro(type(value)):
+        if id(base) in _DESCRIBERS:
+            return _DESCRIBERS[id(base)]
+    return _foreign
 
 
 def _number(value: int, depth: int) -> str:
@@ -244,8 +247,9 @@ def _frozenset(value: frozenset[Any], depth: int) -> str:
 
 def _other_sequence(value: Iterable[Any], depth: int) -> str:
     """A deque, or a view of a dict."""
-    items = list(islice(iter(value), _ITEMS))
-    return _sequence("[", iter(items), len(value), "]", depth)  # type: ignore[arg-type]
+    kind: Any = deque if is_a(value, deque) else type(value)
+    items = list(islice(kind.__iter__(value), _ITEMS))
+    return _sequence("[", iter(items), kind.__len__(value), "]", depth)
 
 
 def _sequence(start: str, items: Iterator[Any], length: int, end: str, depth: int) -> str:
@@ -354,7 +358,7 @@ def _guarded(text_of: Callable[[], str]) -> str:
     return str.__str__(text)  # a plain str even where repr returned a subclass of it
 
 
-_DESCRIBERS: dict[type, Callable[[Any, int], str]] = {
+_BY_CLASS: dict[type, Callable[[Any, int], str]] = {
     bool: _boolean,
     int: _number,
     str: _string,
@@ -379,4 +383,8 @@ _DESCRIBERS: dict[type, Callable[[Any, int], str]] = {
     type({}.values()): _other_sequence,
     type({}.items()): _other_sequence,
 }
-_SELF_EVIDENT = {int, bool, str, bytes, list, tuple, set, dict, type(None), float, complex}
+# By id: looking a class up by itself would ask its metaclass for __hash__ and __eq__.
+_DESCRIBERS = {id(cls): describer for cls, describer in _BY_CLASS.items()}
+_SELF_EVIDENT = set(
+    map(id, (int, bool, str, bytes, list, tuple, set, dict, type(None), float, complex))
+)
