@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -142,10 +143,8 @@ class Session:
 
     def program(self) -> object:
         def method(self: object, thing: object, *rest: object, cls: object = None) -> object:
-            items = [thing, {"key": thing}, (thing,)]
-            holder = type("Holder", (), {})()
-            holder.thing = thing
-            _ = items, rest
+            items = [thing, {"key": thing}, (thing,)]  # noqa: F841
+            holder = SimpleNamespace(thing=thing, rest=rest)  # noqa: F841
             return thing
 
         return method(self.thing, self.thing, self.thing, cls=type(self.thing))
@@ -283,8 +282,8 @@ def test_ctrl_c_ends_a_command(line: str) -> None:
 
 def test_ctrl_c_in_what_is_displayed_at_every_prompt() -> None:
     Hanging.hung = 0
-    said = debug(holds_hanging, "n", "n", "display again[-1] != thing", "n", ALIVE, "n", ALIVE, "c")
-    assert said.count("'alive'") == 2 and Hanging.hung > 1
+    said = debug(holds_hanging, "n", "n", "display thing", "n", ALIVE, ALIVE, "c")
+    assert said.count("'alive'") == 2 and Hanging.hung >= 3
 
 
 # -- the stages' look at `self` --------------------------------------------------------------------
@@ -319,7 +318,9 @@ def hostile_linear(witness: Witness) -> Any:
     for name in names:
         body[name] = passing(witness, name, getattr(torch.nn.Module, name, None))
     body["computed"] = property(witness.hook("computed"))
+    body["__class__"] = property(lambda self: passing(witness, "__class__", type)(self))
     linear = type("HostileLinear", (torch.nn.Linear,), {**body})(3, 2)
+    linear.register_forward_hook(hostile_class(witness)())
     outer = type("HostileModule", (torch.nn.Module,), {**body})()
     outer.layer = linear
     return outer

@@ -54,6 +54,15 @@ def test_sees_what_python_shows(plain_run, folder: Path, line: str, python: list
     assert (under.returncode == 0) == (plain.returncode == 0)
 
 
+def test_the_console_script_does_the_same(plain_run, folder: Path) -> None:
+    command = Path(sys.executable).with_name("modpdb")
+    if not command.exists():
+        pytest.skip("modpdb is not installed beside this Python")
+    plain = plain_run(["script.py", "a"], cwd=folder)
+    under = plain_run([command, "--stop", "save", "script.py", "a"], cwd=folder)
+    assert without_addresses(under.stdout) == without_addresses(plain.stdout)
+
+
 def test_no_foreign_module_is_imported_before_the_script_does(modpdb_run, tmp_path: Path) -> None:
     script = tmp_path / "s.py"
     script.write_text("import sys; print([m for m in sys.modules if '.' not in m])")

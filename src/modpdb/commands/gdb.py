@@ -29,7 +29,7 @@ def _topics(dbg: ModPdb, text: str) -> Iterable[str]:
 def info(dbg: ModPdb, arguments: Arguments) -> None:
     """info locals | args | breakpoints | stack | stages
 
-    What gdb shows by these names; the first letters are enough.
+    What gdb shows by these names, or their first letters.
     """
     wanted = arguments.target
     topics = [topic for topic in _INFO if wanted and topic.startswith(wanted)]

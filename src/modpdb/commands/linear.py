@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 def linear_path(dbg: ModPdb, arguments: Arguments) -> None:
     """linear-path [--run] [TARGET [, INPUT]]
 
-    A linear layer's way: forward, F.linear, the builtin, the dispatcher, at::native::linear.
+    A linear layer's way from forward down to the kernel.
 
-    With INPUT (an expression that gives a tensor) the shapes at every step, the branch taken
+    Its steps are F.linear, the builtin, the dispatcher, at::native::linear. With INPUT (an expression that gives a tensor) the shapes at every step, the branch taken
     and, where it fits, the arithmetic; without, the branches by kind of input. --run observes
     the operators with the profiler and sets them beside the prediction. Without TARGET: every
     linear layer that the frame holds. In a conversion: checkpoint tensor, GGUF name and ggml

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def modules(dbg: ModPdb, arguments: Arguments) -> None:
     """modules [-d N] [-t TYPE] [--unfold] [TARGET]
 
-    The tree of modules: path, class, parameters, memory, and what is out of the ordinary.
+    The tree of modules: class, parameters, memory, oddities.
 
     Blocks that are identical are one row, layers.{0…25}; --unfold shows each. -d N goes N
     levels deep, -t TYPE lists modules whose class fits (-t *Norm). TARGET is an expression, a
@@ -114,7 +114,7 @@ def _say_where(dbg: ModPdb, held: Held) -> None:
 def params(dbg: ModPdb, arguments: Arguments) -> None:
     """params [--stats] [TARGET]
 
-    The parameters: name, shape, dtype, memory, requires_grad, ties.
+    The parameters: name, shape, dtype, memory, ties.
 
     --stats reads them: least, greatest, mean, deviation, NaN and Inf. TARGET is an expression
     that gives a module, or a path or glob of names (layers.0.*). In a conversion, the tensors
@@ -127,9 +127,9 @@ def params(dbg: ModPdb, arguments: Arguments) -> None:
 def buffers(dbg: ModPdb, arguments: Arguments) -> None:
     """buffers [--stats] [TARGET]
 
-    The buffers: name, shape, dtype, memory, whether they are in the state dict.
+    The buffers: name, shape, dtype, memory.
 
-    TARGET and --stats as for `params`.
+    Those that are not in the state dict are marked. TARGET and --stats as for `params`.
     """
     _tensors(dbg, arguments, "buffers")
 
@@ -177,7 +177,9 @@ def _checkpoint_tensors(dbg: ModPdb, source: Source, target: str, kind: str, sta
 def frame_variables(dbg: ModPdb, arguments: Arguments) -> None:
     """locals
 
-    The frame's variables, one line each; tensors and modules in their one-line form.
+    The frame's variables, one line each.
+
+    Tensors and modules have a one-line form: nothing is dumped, no lazy tensor materialised.
     """
     from modpdb.probes.values import frame_locals
     from modpdb.views.values import variables

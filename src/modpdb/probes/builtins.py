@@ -69,16 +69,16 @@ class Kernel:
 def source_of(function: Any) -> Source:
     """Name, file and line of a function, method, partial or callable object; nothing is called."""
     while True:
-        if isinstance(function, functools.partial):
+        if is_a(function, functools.partial):
             function = function.func
-        elif isinstance(function, types.MethodType):
+        elif is_a(function, types.MethodType):
             function = function.__func__
         else:
             break
-    if isinstance(function, types.FunctionType):
+    if is_a(function, types.FunctionType):
         code = function.__code__
         return Source(function.__qualname__, code.co_filename, code.co_firstlineno)
-    if isinstance(function, types.BuiltinFunctionType):
+    if is_a(function, types.BuiltinFunctionType):
         return Source(function.__qualname__)
     called = inspect.getattr_static(type(function), "__call__", None)
     name = type(function).__qualname__

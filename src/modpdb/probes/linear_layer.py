@@ -119,7 +119,7 @@ def operand(layer: Any, name: str) -> Operand:
     """The layer's "weight" or "bias", found as Python would and never computed."""
     torch = torch_or_none()
     in_class = class_attribute(type(layer), name)
-    if isinstance(in_class, property):
+    if is_a(in_class, property):
         return Operand(name, "property", note=_originals(layer, name))
     if name not in instance_dict(layer) and inspect.isfunction(in_class):
         return Operand(name, "method", note=f"packed; {name}() unpacks a copy")
@@ -131,7 +131,7 @@ def operand(layer: Any, name: str) -> Operand:
     value, place = holders[holder][name], f"{holder}[{name!r}]"
     if value is None:
         return Operand(name, "none")
-    if not isinstance(value, torch.Tensor):
+    if not is_a(value, torch.Tensor):
         return Operand(name, place, note=f"a {class_name(type(value))}, no tensor")
     if torch.nn.parameter.is_lazy(value):
         return Operand(name, place, note="no shape until the first call")

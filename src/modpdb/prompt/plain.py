@@ -26,7 +26,9 @@ class PlainInput:
         return line.rstrip("\r\n")
 
     def at_end(self) -> bool:
-        """Whether there is no further line; waits for one to be sure."""
+        """Whether there is no further line; waits for one to be sure, but for no person."""
+        if self.stdin.isatty():
+            return False
         if self._ahead is None:
             try:
                 self._ahead = self.stdin.readline()
