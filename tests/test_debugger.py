@@ -468,3 +468,47 @@ def test_pending_breakpoints_without_the_launcher(plain_run, tmp_path: Path) -> 
     done = plain_run(["s.py"], "b later.work\nc\np n + 1\nc\n", cwd=tmp_path)
     assert "Breakpoint 1 pending: later.work is not imported yet" in done.stdout
     assert "(ModPdb) 42\n" in done.stdout and done.returncode == 0
+
+
+# -- what is left of the numbered hazards -----------------------------------------------------------
+
+
+def test_hazard_7_the_last_instance_is_of_this_class() -> None:
+    assert any("_last_pdb_instance" in vars(cls) for cls in ModPdb.__mro__[:4])
+
+
+def test_hazard_10_a_pipe_gets_plain_lines(modpdb_run, tmp_path: Path) -> None:
+    script = tmp_path / "s.py"
+    script.write_text("x = 1\ny = 2\n")
+    done = modpdb_run([script], "n\nll\nstages\nq\n", env={"TERM": "xterm-256color"})
+    assert done.stderr == "" and "\x1b" not in done.stdout
+    assert "prompt_toolkit" not in done.stdout
+
+
+def test_hazard_14_completion_does_not_go_through_pdbpp(monkeypatch) -> None:
+    monkeypatch.setattr(pdbpp.Pdb, "_complete", None)
+    debug(sample, "n", "c")
+    assert not pdbpp.local._pdbpp_completing
+
+
+def test_hazard_17_message_takes_an_end() -> None:
+    dbg = debugger()
+    dbg.message("one ", end="")
+    dbg.message("two")
+    assert dbg.stdout.getvalue() == "one two\n"
+
+
+def test_hidden_frames_are_left_out_and_counted() -> None:
+    def inner() -> int:
+        return 1
+
+    def plumbing() -> int:
+        __tracebackhide__ = True
+        return inner()
+
+    def program() -> int:
+        return plumbing()
+
+    said = debug(program, "b inner", "c", "w", "hf_unhide", "w", "c")
+    assert "1 frame hidden" in said
+    assert said.count(")plumbing()") == 1  # after hf_unhide only

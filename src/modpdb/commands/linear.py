@@ -29,11 +29,11 @@ def linear_path(dbg: ModPdb, arguments: Arguments) -> None:
 
     A linear layer's way from forward down to the kernel.
 
-    Its steps are F.linear, the builtin, the dispatcher, at::native::linear. With INPUT (an expression that gives a tensor) the shapes at every step, the branch taken
-    and, where it fits, the arithmetic; without, the branches by kind of input. --run observes
-    the operators with the profiler and sets them beside the prediction. Without TARGET: every
-    linear layer that the frame holds. In a conversion: checkpoint tensor, GGUF name and ggml
-    shape.
+    Its steps are F.linear, the builtin, the dispatcher, at::native::linear. With INPUT (an
+    expression that gives a tensor) the shapes at every step, the branch taken and, where it
+    fits, the arithmetic; without, the branches by kind of input. --run observes the operators
+    with the profiler and sets them beside the prediction. Without TARGET: every linear layer
+    that the frame holds. In a conversion: checkpoint tensor, GGUF name and ggml shape.
     """
     target, given = split_target(arguments.target)
     run = bool(arguments.options.get("--run"))
