@@ -52,7 +52,7 @@ ROWS = (
     ),
     Row(
         "modules-moe",
-        "modules computed and rendered: mixture of experts, 60,439 modules, folded",
+        "modules computed and rendered: mixture of experts, 60,440 modules, folded",
         None,
         1.0,
         mixture_of_experts,
@@ -70,8 +70,8 @@ def say(message: str) -> None:
 
 def milliseconds(samples: Sequence[float]) -> str:
     """The median, and from the least to the greatest."""
-    low, middle, high = (f"{1000 * each:,.0f}" for each in (min(samples), median(samples), max(samples)))
-    return f"{middle} ms ({low}…{high})"
+    low, high = (f"{1000 * each:,.0f}" for each in (min(samples), max(samples)))
+    return f"{1000 * median(samples):,.0f} ms ({low}…{high})"
 
 
 def cells(result: Result) -> tuple[str, ...]:
@@ -111,8 +111,16 @@ def machine() -> dict[str, Any]:
         "processor": processor(),
         "cpus": os.cpu_count(),
         "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "packages": {name: version for name in PACKAGES if (version := installed(name))},
     }
+
+
+def installed(package: str) -> str | None:
+    """Its version; None where it is not here, as a peer that no chosen row needs."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def processor() -> str:
@@ -139,23 +147,26 @@ def seconds(samples: Sequence[float]) -> dict[str, Any] | None:
 def as_json(result: Result) -> dict[str, Any]:
     """A row with every figure: seconds of both sides; value and limit as in the table."""
     row, measured = result.row, result.measured
+    sides = {"modpdb": seconds(measured.ours), "peer": seconds(measured.theirs)} if measured else {}
     return {
         "name": row.name,
         "what": row.what,
         "against": row.against,
         "unit": "ratio" if row.against else "s",
-        "value": measured and measured.value,
+        "value": measured.value if measured else None,
         "limit": row.limit,
         "verdict": result.verdict,
         "problem": result.problem,
-        "seconds": measured and {"modpdb": seconds(measured.ours), "peer": seconds(measured.theirs)},
+        "seconds": sides,
     }
 
 
-def report(results: Sequence[Result]) -> dict[str, Any]:
+def report(results: Sequence[Result], load: float) -> dict[str, Any]:
+    """All of the file; `load` is the machine's load average before the rows were measured."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
+        "load_before": load,
         "rows": [as_json(result) for result in results],
     }
 
@@ -171,7 +182,9 @@ def positive(text: str) -> int:
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Measures modpdb beside its peers.")
+    parser = argparse.ArgumentParser(
+        "scripts/bench", description="Measures modpdb beside its peers."
+    )
     parser.add_argument("names", nargs="*", metavar="ROW", help="rows to measure (all)")
     parser.add_argument("--list", action="store_true", help="list the rows and end")
     parser.add_argument("--repetitions", type=positive, metavar="N", help="of each row (its own)")
@@ -189,12 +202,15 @@ def main() -> int:
     if args.list:
         print("\n".join(f"{row.name:<18}{row.what}" for row in rows))
         return 0
+    load = os.getloadavg()[0]
+    if load > (os.cpu_count() or 1) / 2:
+        say(f"the machine is busy (load {load:.1f}): seconds are too high, ratios less certain")
     results = []
     for row in rows:
         say(f"{row.name}: {row.what}")
         results.append(run(row, args.repetitions))
     print(table(results))
-    args.json.write_text(json.dumps(report(results), indent=2) + "\n", encoding="utf-8")
+    args.json.write_text(json.dumps(report(results, load), indent=2) + "\n", encoding="utf-8")
     say(f"every figure is in {args.json}")
     return int(any(result.verdict in ("OVER", "failed") for result in results))
 

@@ -313,7 +313,7 @@ def test_jump_and_condition_and_ignore() -> None:
 def test_gdbs_words() -> None:
     replies = answers(sample, "n", "info locals", "info b", "info nothing", "finish", "c")
     assert replies[1].startswith("params  dict")
-    assert replies[2] == ""
+    assert replies[2] == "No breakpoints."
     assert replies[3].startswith("*** info nothing? There are locals, args, breakpoints")
     assert "--Return--" in replies[4]
 
@@ -369,6 +369,7 @@ def test_a_temporary_breakpoint_and_a_failing_condition() -> None:
 
     said = debug(program, "tbreak step, n == 1", "c", "p n", "b step, nope", "c", "b", "c", "c")
     assert "Deleted breakpoint 1" in said and "condition of breakpoint 2: NameError" in said
+    bdb.Breakpoint.clearBreakpoints()  # a new debugger takes them over, as bdb does
     assert debug(program, "b step, n ==", "b len", "b x = 1", "c").count("***") == 3
 
 
@@ -474,7 +475,7 @@ def test_pending_breakpoints_without_the_launcher(plain_run, tmp_path: Path) -> 
 
 
 def test_hazard_7_the_last_instance_is_of_this_class() -> None:
-    assert any("_last_pdb_instance" in vars(cls) for cls in ModPdb.__mro__[:4])
+    assert any("_last_pdb_instance" in vars(cls) for cls in ModPdb.__mro__[:5])
 
 
 def test_hazard_10_a_pipe_gets_plain_lines(modpdb_run, tmp_path: Path) -> None:
@@ -512,3 +513,13 @@ def test_hidden_frames_are_left_out_and_counted() -> None:
     said = debug(program, "b inner", "c", "w", "hf_unhide", "w", "c")
     assert "1 frame hidden" in said
     assert said.count(")plumbing()") == 1  # after hf_unhide only
+
+
+def test_clear_with_nothing_to_clear_asks_nothing() -> None:
+    said = debug(sample, "cl", "delete", "p 'not swallowed'", "c")
+    assert "Clear all" not in said and "'not swallowed'" in said
+
+
+def test_debug_knows_breakpoints_by_name() -> None:
+    said = debug(sample, "b sample", "debug sample()", "c", "p 'inside', x if 0 else 1", "c", "q")
+    assert said.index("ENTERING") < said.index("('inside', 1)") < said.index("LEAVING")

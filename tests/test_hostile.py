@@ -13,17 +13,20 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document
 
 from modpdb import ModPdb
 from modpdb.presets import StageSpec
 from modpdb.presets.stages import Stage
+from modpdb.prompt.completion import PromptCompleter
 
 ALIVE = "p 'alive'"
 HOOKS = (
     *("__repr__", "__str__", "__format__", "__getattr__", "__getattribute__", "__dir__"),
     *("__eq__", "__ne__", "__lt__", "__hash__", "__len__", "__bool__", "__iter__", "__next__"),
     *("__getitem__", "__contains__", "__call__", "__index__", "__int__", "__float__"),
-    *("__enter__", "__fspath__", "__array__", "__reduce_ex__", "__sizeof__", "__del__"),
+    *("__enter__", "__fspath__", "__array__", "__reduce_ex__", "__sizeof__"),
     *("__torch_function__", "__rich__", "__rich_repr__", "__rich_console__", "__pt_formatted_text__"),
 )  # fmt: skip
 META_HOOKS = (
@@ -93,7 +96,7 @@ def hostile_class(witness: Witness) -> type:
         __set__ = witness.hook("descriptor.__set__")
         __repr__ = witness.hook("descriptor.__repr__")
 
-    body: dict[str, Any] = {name: witness.hook(name) for name in HOOKS if name != "__del__"}
+    body: dict[str, Any] = {name: witness.hook(name) for name in HOOKS}
     body |= {
         "__class__": property(witness.hook("__class__")),
         "__dict__": property(witness.hook("__dict__")),
@@ -101,17 +104,10 @@ def hostile_class(witness: Witness) -> type:
         "data": Descriptor(),
         "__slots__": ("slot", "__weakref__"),
     }
-    meta = type(
-        "Meta",
-        (type,),
-        {name: witness.hook(f"Meta.{name}") for name in META_HOOKS}
-        | {
-            "__mro__": property(witness.hook("Meta.__mro__")),
-            "__dict__": property(witness.hook("Meta.__dict__")),
-            "__name__": property(witness.hook("Meta.__name__")),
-            "__module__": property(witness.hook("Meta.__module__")),
-        },
-    )
+    asked: dict[str, Any] = {name: witness.hook(f"Meta.{name}") for name in META_HOOKS}
+    for name in ("__mro__", "__dict__", "__name__", "__module__"):
+        asked[name] = property(witness.hook(f"Meta.{name}"))
+    meta = type("Meta", (type,), asked)
     return type.__call__(meta, "Hostile", (), body)
 
 
@@ -246,6 +242,47 @@ def test_control_characters_are_escaped_wherever_a_name_is_said() -> None:
     assert "\x1b" not in said and "\x07" not in said
 
 
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit, BaseException])
+def test_display_survives_a_comparison(error: type[BaseException]) -> None:
+    witness = Witness(raises(error))
+
+    def program() -> None:
+        thing = hostile_class(witness)()
+        thing = hostile_class(witness)()
+        _ = thing
+
+    witness.awake = True
+    said = debug(program, "n", "display thing", "n", ALIVE, "c")
+    witness.awake = False
+    assert said.count("-->") == 1 and "'alive'" in said
+
+
+def test_completion_asks_nothing(witness: Witness) -> None:
+    def stop(thing: object, cls: object) -> Any:
+        return sys._getframe()
+
+    thing = hostile_class(witness)()
+    dbg = ModPdb(stdin=io.StringIO(), stdout=io.StringIO(), nosigint=True, readrc=False)
+    dbg.setup(stop(thing, type(thing)), None)
+    completer = PromptCompleter(dbg)
+    witness.awake = True
+    offered = {}
+    for text in (
+        "p thing.",
+        "p thing.computed.",
+        "p thing.data.",
+        "p cls.",
+        "p cls.data.x",
+        "modules ",
+    ):
+        found = completer.get_completions(Document(text), CompleteEvent())
+        offered[text] = [each.text for each in found]
+    witness.awake = False
+    assert offered["p thing."] == ["computed", "data", "slot"]
+    assert offered["p thing.computed."] == [] and "computed" in offered["p cls."]
+    assert witness.calls == []
+
+
 # -- interrupts ------------------------------------------------------------------------------------
 
 
@@ -280,10 +317,10 @@ def test_ctrl_c_ends_a_command(line: str) -> None:
     assert "'alive'" in said
 
 
-def test_ctrl_c_in_what_is_displayed_at_every_prompt() -> None:
+def test_ctrl_c_in_what_is_displayed_at_a_stop() -> None:
     Hanging.hung = 0
     said = debug(holds_hanging, "n", "n", "display thing", "n", ALIVE, ALIVE, "c")
-    assert said.count("'alive'") == 2 and Hanging.hung >= 3
+    assert said.count("'alive'") == 2 and Hanging.hung == 2
 
 
 # -- the stages' look at `self` --------------------------------------------------------------------
@@ -321,6 +358,7 @@ def hostile_linear(witness: Witness) -> Any:
     body["__class__"] = property(lambda self: passing(witness, "__class__", type)(self))
     linear = type("HostileLinear", (torch.nn.Linear,), {**body})(3, 2)
     linear.register_forward_hook(hostile_class(witness)())
+    type(linear).weight = hostile_class(witness)()
     outer = type("HostileModule", (torch.nn.Module,), {**body})()
     outer.layer = linear
     return outer

@@ -265,3 +265,77 @@ def test_missing_breakpoints_are_named_at_the_end(modpdb_run, tmp_path: Path) ->
     done = modpdb_run(["-c", "b Gemma3Modle.modify_tensors", "-c", "c", script])
     assert done.returncode == 0
     assert "breakpoint 1 was never reached: no Gemma3Modle.modify_tensors was loaded" in done.stderr
+
+
+# -- found by reviewers -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "handler", ["raise RuntimeError('translated')", "sys.exit(0)", "print('swallowed')"]
+)
+def test_quit_is_1_whatever_the_script_makes_of_it(modpdb_run, tmp_path, handler: str) -> None:
+    script = tmp_path / "s.py"
+    script.write_text(
+        f"import sys\ntry:\n    x = 1\n    x = 2\nexcept BaseException:\n    {handler}\n"
+    )
+    done = modpdb_run([script], "n\nn\nq\np 'post-mortem'\n")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr and "post-mortem" not in done.stdout
+
+
+def test_a_closed_standard_input_is_its_end(modpdb_run, tmp_path: Path) -> None:
+    script = tmp_path / "s.py"
+    script.write_text("import sys\nsys.stdin.close()\nx = 1\nx = 2\n")
+    done = modpdb_run([script], "n\nn\nn\nn\n")
+    assert done.returncode == 1 and done.stderr == ""
+    assert done.stdout.endswith("end of input: quit\n")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_an_output_that_cannot_say_it_gets_it_escaped(modpdb_run, tmp_path, encoding: str) -> None:
+    script = tmp_path / "s.py"
+    script.write_text("x = 1\n")
+    done = modpdb_run([script], "stages\np chr(0x2192)\nq\n", env={"PYTHONIOENCODING": encoding})
+    assert done.returncode == 1 and done.stderr == ""
+    assert "preset generic: no stage stops" in done.stdout and r"'\u2192'" in done.stdout
+
+
+def test_forked_children_do_not_stop(plain_run, modpdb_run, tmp_path: Path) -> None:
+    script = tmp_path / "s.py"
+    script.write_text(
+        textwrap.dedent("""\
+        import multiprocessing
+        def work(number):
+            result = number * 2
+            return result
+        if __name__ == "__main__":
+            with multiprocessing.get_context("fork").Pool(2) as pool:
+                print(pool.map(work, [1, 2, 3]))
+            print(work(4))
+        """)
+    )
+    done = modpdb_run([script], "b work\nb 4\nc\np 'in the parent'\nc\nc\n", timeout=60)
+    assert done.returncode == 0 and "[2, 4, 6]\n" in done.stdout
+    assert "'in the parent'" in done.stdout and done.stdout.count("work()\n") == 2
+
+
+def test_a_module_sees_its_arguments_while_it_is_found(plain_run, modpdb_run, tmp_path) -> None:
+    package = tmp_path / "pkgx"
+    package.mkdir()
+    (package / "__init__.py").write_text("import sys; print(sys.argv)\n")
+    (package / "__main__.py").write_text("import sys; print(sys.argv)\n")
+    plain = plain_run(["-m", "pkgx", "--a"], cwd=tmp_path)
+    done = modpdb_run(["--stop", "save", "-m", "pkgx", "--a"], cwd=tmp_path)
+    assert done.stdout == plain.stdout
+    (package / "__init__.py").write_text("raise ValueError('in the package')\n")
+    done = modpdb_run(["-m", "pkgx"], cwd=tmp_path)
+    assert done.returncode == 1 and "modpdb" not in done.stderr
+    assert "ValueError: in the package" in done.stderr
+
+
+def test_breakpoint_under_pytest_is_seen(modpdb_run, tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text("def test_it():\n    inside = 6\n    breakpoint()\n")
+    command = ["--no-rc", "-m", "pytest", "-p", "no:cacheprovider", "-q", "test_it.py"]
+    done = modpdb_run(command, "c\np inside * 7\nq\n", cwd=tmp_path, env={"PDBPP_HIJACK_PDB": "0"})
+    shown, _, _ = done.stdout.partition("short test summary")
+    assert "42\n" in shown and "Captured stdout" not in done.stdout

@@ -111,3 +111,45 @@ def test_lines_that_never_had_a_stop_are_named(modpdb_run, here: Path) -> None:
     done = modpdb_run(["--stop", "save", "s.py"], cwd=here)
     assert (done.returncode, done.stdout) == (0, "ran\n")
     assert "modpdb: no stop came for what was to be run at one: `p 1`" in done.stderr
+
+
+PROGRAM = "def g(number):\n    return number\ndef f():\n    return g(1)\nf()\n"
+
+
+def test_semicolons_keep_the_order(modpdb_run, here: Path) -> None:
+    (here / "s.py").write_text(PROGRAM)
+    write(here, "b g ;; p 'one' ;; p 'two'\np 'three'\n")
+    said = modpdb_run(["s.py"], "p 4 ;; p 5\nq\n", cwd=here).stdout
+    assert "Breakpoint 1 at" in said
+    assert said.index("'one'") < said.index("'two'") < said.index("'three'")
+    assert "4\n5\n" in said
+
+
+def test_end_after_a_resuming_command_is_swallowed(modpdb_run, here: Path) -> None:
+    (here / "s.py").write_text(PROGRAM)
+    write(here, "b g\ncommands 1\nsilent\np 'hit', number\nc\nend\np 'waits'\n")
+    done = modpdb_run(["s.py"], "b f\ncommands 2\np 'f'\nc\nend\nc\n", cwd=here)
+    assert done.returncode == 0 and "***" not in done.stdout
+    assert done.stdout.index("'waits'") < done.stdout.index("'f'") < done.stdout.index("'hit'")
+
+
+def test_waiting_lines_survive_a_breakpoints_commands(modpdb_run, here: Path) -> None:
+    (here / "s.py").write_text(PROGRAM + "f()\n")
+    write(here, "p 'waited'\nb g\ncommands 1\np 'hit'\nc\nend\n")
+    done = modpdb_run(["--stop", "save", "s.py"], cwd=here)
+    assert done.stdout.count("'hit'") == 2
+    assert "no stop came for what was to be run at one: `p 'waited'`" in done.stderr
+
+
+def test_every_line_is_survived_before_there_is_a_frame(modpdb_run, here: Path) -> None:
+    (here / "s.py").write_text("x = 1\n")
+    write(here, "sticky\nhf_unhide\nhf_hide\nl\nx?\nw\nup\ncommands 7\nend\ndisplay x\n10modules\n")
+    done = modpdb_run(["s.py"], "p 'alive'\nq\n", cwd=here)
+    assert done.returncode == 1 and "'alive'" in done.stdout and done.stderr == ""
+
+
+def test_blocks_in_a_pipe_are_read_to_their_end(modpdb_run, here: Path) -> None:
+    (here / "s.py").write_text("x = 1\n")
+    typed = "for k in range(2):\n    z = k\n    print('z', z)\n\ndef two():\n    a = 1\n    return a\n\np two() + 1\nq\n"
+    said = modpdb_run(["s.py"], typed, cwd=here).stdout
+    assert said.count("z 0\n") == said.count("z 1\n") == 1 and "2\n" in said.splitlines(True)[-2]

@@ -22,7 +22,7 @@ def llama_405b() -> nn.Module:
 
 
 def mixture_of_experts() -> nn.Module:
-    """The 58 expert layers of DeepSeek-V3, as checkpoints name them: 60,439 modules.
+    """The 58 expert layers of DeepSeek-V3, as checkpoints name them: 60,440 modules.
 
     transformers 5 joins the experts of a layer to one tensor; code that comes with checkpoints,
     which converters must read, has a module for each.

@@ -8,15 +8,15 @@ import os
 import signal
 import traceback
 import types
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from modpdb._pdbpp import pdbpp
 from modpdb.commands.breaks import BreakCommands
 from modpdb.commands.language import recognise
 from modpdb.commands.registry import COMMANDS, Command, UsageError, load_commands
+from modpdb.early import EarlyLines
 from modpdb.prompt.plain import PlainInput
-from modpdb.rcfile import RcFiles, RcLine, read_rc_files
+from modpdb.rcfile import RcLine, read_rc_files
 from modpdb.repairs import Quit
 from modpdb.tracing import TracingPdb
 from modpdb.views.text import printable
@@ -27,14 +27,9 @@ if TYPE_CHECKING:
 
 _KNOWN_ARGUMENTS = set(inspect.signature(pdbpp.pdb.Pdb.__init__).parameters)
 _LEAVING = {"q", "quit", "exit", "EOF", "c", "cont", "continue", "debug"}
-# pdb's and pdbpp's own commands that work before there is a frame.
-_FRAMELESS = {
-    *("alias", "unalias", "b", "break", "tbreak", "cl", "clear", "commands", "condition"),
-    *("disable", "enable", "help", "h", "hf_hide", "hf_unhide", "ignore", "sticky"),
-}
 
 
-class ModPdb(BreakCommands, TracingPdb):
+class ModPdb(EarlyLines, BreakCommands, TracingPdb):
     """pdb for people who convert models: pdbpp's Pdb with modpdb's commands and breakpoints.
 
     Takes what pdb.Pdb takes. ``readrc`` means .modpdbrc files here.
@@ -52,6 +47,7 @@ class ModPdb(BreakCommands, TracingPdb):
         self.stages: Stages | None = None
         self.on_eof = "quit"
         self.notes: list[str] = []  # said at the next stop
+        self._pid = os.getpid()
         self._running_lines = False
         self._where = ""  # the rc line at hand
         self._plain: PlainInput | None = None
@@ -59,6 +55,7 @@ class ModPdb(BreakCommands, TracingPdb):
         if not self.use_color():
             self.config.highlight = self.config.use_pygments = False
         self.notes += load_commands()
+        self.take_over_breakpoints()
         if readrc:
             self.run_rc_files(read_rc_files())
 
@@ -86,10 +83,14 @@ class ModPdb(BreakCommands, TracingPdb):
         pdbpp 0.12's discards the exception, so that chained ones (3.13) are lost, and runs rc
         lines by pdb's means, which differ from version to version.
         """
-        self.engine.rest()
+        if self._in_forked_child():
+            self.set_continue()
+            return
         self.ended = frame is None
-        if self.ended:
+        if frame is None:
             self._sticky_skip_cls = True
+        else:
+            self.stopped_in(frame)
         self._interrupted = False
         self._restore_sigint()
         exceptions, tb = (), tb_or_exc
@@ -99,7 +100,8 @@ class ModPdb(BreakCommands, TracingPdb):
         try:
             with self._holding(exceptions):
                 self.setup(frame, tb)
-                if self._run_lines(self._take_waiting()):
+                resumed, self.waiting = self._run_lines(self.waiting)
+                if resumed:
                     self.forget()
                     return
                 self._show_stop()
@@ -110,6 +112,10 @@ class ModPdb(BreakCommands, TracingPdb):
             self._in_interaction = False
             if self.stages is not None:
                 self.stages.at = None
+
+    def _in_forked_child(self) -> bool:
+        """A forked child has the breakpoints but nobody who types: it never stops."""
+        return os.getpid() != self._pid
 
     def _holding(self, exceptions: Any) -> Any:
         if hasattr(self, "_hold_exceptions"):
@@ -141,12 +147,15 @@ class ModPdb(BreakCommands, TracingPdb):
         if number not in self.commands:
             return True
         self.currentbp = 0
+        if self._in_forked_child():
+            self.set_continue()
+            return False
         last = self.lastcmd
-        self.engine.rest()
+        self.stopped_in(frame)
         self.setup(frame, None)
         self._in_interaction = True
         try:
-            resumed = self._run_lines(list(self.commands[number]))
+            resumed, _ = self._run_lines(list(self.commands[number]))
             self.lastcmd = last
             if not self.commands_silent[number]:
                 self._show_stop()
@@ -171,7 +180,7 @@ class ModPdb(BreakCommands, TracingPdb):
                 self.message("--KeyboardInterrupt--")
 
     def cmdloop(self, intro: str | None = None) -> None:
-        """cmd.Cmd's, with our input in place of readline's."""
+        """cmd.Cmd's (all versions) with our input in place of readline's."""
         self.preloop()
         stop: Any = None
         while not stop:
@@ -180,25 +189,20 @@ class ModPdb(BreakCommands, TracingPdb):
             stop = self.postcmd(self.onecmd(line), line)
         self.postloop()
 
-    def _run_lines(self, lines: list[str]) -> bool:
-        """Run *lines* as if typed. True: one of them resumes; the rest waits for the next stop."""
-        kept, self.cmdqueue = self.cmdqueue, lines
+    def _run_lines(self, lines: list[str]) -> tuple[bool, list[str]]:
+        """Run *lines* as if typed; whether one resumes, and what was left of them then."""
+        kept, self.cmdqueue = self.cmdqueue, list(lines)
         self._running_lines = True
         try:
             while self.cmdqueue:
                 line = self.precmd(self.cmdqueue.pop(0))
                 if self.postcmd(self.onecmd(line), line):
-                    self.waiting = self.cmdqueue
-                    return True
-            return False
+                    return True, self.cmdqueue
+            return False, []
         finally:
             self.cmdqueue = kept
             self._running_lines = False
             self._where = ""
-
-    def _take_waiting(self) -> list[str]:
-        lines, self.waiting = self.waiting, []
-        return lines
 
     def precmd(self, line: str) -> str:
         self._where = line.where if isinstance(line, RcLine) else ""
@@ -261,6 +265,8 @@ class ModPdb(BreakCommands, TracingPdb):
         if not text and self._is_bound(name):
             self.message(f"({name} is the command; !{name} shows the variable)")
         try:
+            if getattr(text, "cmd_count", None) is not None:
+                raise UsageError(f"{name} takes no count before it")
             if entry.needs_frame and self.curframe is None:
                 raise UsageError(f"{entry.name} needs a stopped program")
             return bool(entry.function(self, entry.parse(text)))
@@ -337,40 +343,6 @@ class ModPdb(BreakCommands, TracingPdb):
 
         return printable(one_line(value))
 
-    # -- rc files ------------------------------------------------------------------------------
-
-    def run_rc_files(self, files: RcFiles) -> None:
-        """Run what needs no frame now; the rest, in order, at the first stop.
-
-        After a line that lets the program go on, everything waits.
-        """
-        for problem in files.refused:
-            self.notes.append(problem)
-        if files.loaded:
-            self.notes.append(f"loaded {' and '.join(files.loaded)}")
-        self.run_early(files.lines)
-
-    def run_early(self, lines: Iterable[str]) -> None:
-        rest = list(lines)
-        while rest:
-            line = rest.pop(0)
-            if self._waiting_for_good() or not self._frameless(line):
-                self.waiting.append(line)
-                continue
-            block = [line]
-            if line.split()[0] == "commands":
-                block += _until_end(rest)
-            self._run_lines(block)
-
-    def _waiting_for_good(self) -> bool:
-        return any(self.resumes(line.split()[0]) for line in self.waiting)
-
-    def _frameless(self, line: str) -> bool:
-        name = self.parseline(line)[0]
-        if name in COMMANDS:
-            return not COMMANDS[name].needs_frame
-        return name in _FRAMELESS
-
     # -- commands of pdb that need care --------------------------------------------------------
 
     def do_EOF(self, arg: str) -> Any:
@@ -388,6 +360,7 @@ class ModPdb(BreakCommands, TracingPdb):
 
         Print the arguments of the current function, a line each; tensors in their one-line form.
         """
+        # pdb prints each whole (all versions): a tensor, or a dict of them, fills the screen.
         code, values = self.curframe.f_code, self.curframe_locals
         many = bool(code.co_flags & inspect.CO_VARARGS) + bool(
             code.co_flags & inspect.CO_VARKEYWORDS
@@ -431,13 +404,3 @@ def _is_terminal(stream: Any) -> bool:
         return bool(stream.isatty())
     except (AttributeError, ValueError):  # replaced by something that is no file, or closed
         return False
-
-
-def _until_end(lines: list[str]) -> list[str]:
-    """Take the body of a `commands` list off *lines*, its `end` included."""
-    body = []
-    while lines:
-        body.append(lines.pop(0))
-        if body[-1].strip() == "end":
-            break
-    return body

@@ -29,6 +29,10 @@ class CannotStart(Exception):
     """Why nothing was run, in one sentence."""
 
 
+class _NotFound(Exception):
+    """What runpy raises for us: an ImportError would be the module's own."""
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """Code to run as __main__, and the names that Python would give it.
@@ -60,10 +64,14 @@ def _run(launch: Launch) -> int | str | None:
     try:
         try:
             target = _find_target(launch)
-        except SyntaxError as error:
-            _print_exception(error)
-            return 1
+        except CannotStart:
+            raise
+        except SystemExit as error:  # of a package that -m imports
+            return _exited(debugger, error)
+        except BaseException as error:
+            return _failed(debugger, error)
         debugger.mainpyfile = debugger.canonic(target.code.co_filename)
+        debugger.locator.loaded("__main__", target.code)
         if preset is not None:
             _set_up_stages(debugger, preset, launch)
         _read_commands(debugger, launch)
@@ -82,6 +90,7 @@ def _run(launch: Launch) -> int | str | None:
 
 def _find_target(launch: Launch) -> Target:
     """Find and compile it as Python would. Raises CannotStart, or SyntaxError."""
+    sys.argv[:] = ["-m" if launch.is_module else launch.target, *launch.arguments]
     if launch.is_module:
         return _module_target(launch.target)
     if pkgutil.get_importer(launch.target) is not None:
@@ -127,8 +136,8 @@ def _folder_target(typed: str) -> Target:
     path = os.path.join(os.getcwd(), typed)
     _replace_path(path, always=True)
     try:
-        _, spec, code = runpy._get_main_module_details()  # type: ignore[attr-defined]
-    except ImportError as error:
+        _, spec, code = runpy._get_main_module_details(_NotFound)  # type: ignore[attr-defined]
+    except _NotFound as error:
         raise CannotStart(f"{typed!r} cannot be run: {error}") from None
     return Target(code, _names_of(spec), path, typed)
 
@@ -136,8 +145,8 @@ def _folder_target(typed: str) -> Target:
 def _module_target(name: str) -> Target:
     _replace_path(None if sys.flags.safe_path else os.getcwd())
     try:
-        _, spec, code = runpy._get_module_details(name)  # type: ignore[attr-defined]
-    except ImportError as error:
+        _, spec, code = runpy._get_module_details(name, _NotFound)  # type: ignore[attr-defined]
+    except _NotFound as error:
         raise CannotStart(str(error)) from None
     return Target(code, _names_of(spec), os.getcwd(), spec.origin or name)
 
@@ -255,9 +264,9 @@ def _breakpoints_open(debugger: ModPdb) -> Iterator[None]:
         kept.append((holder, name, getattr(holder, name)))
         setattr(holder, name, set_trace)
 
+    # Not sys.breakpointhook: it calls pdb.set_trace, or what the user or pytest put in its place.
     replace(sys.modules["pdbpp"], "set_trace")
-    if os.environ.get("PYTHONBREAKPOINT", "") in ("", "modpdb.set_trace", "pdb.set_trace"):
-        replace(sys, "breakpointhook")
+    replace(sys.modules["modpdb"], "set_trace")
     finder = _AfterImport("pdb", lambda module: replace(module, "set_trace"))
     if "pdb" in sys.modules:
         replace(sys.modules["pdb"], "set_trace")

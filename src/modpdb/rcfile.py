@@ -59,7 +59,11 @@ def read_rc_files(explicit: str | None = None) -> RcFiles:
 
 def _default_files() -> list[Path]:
     home, here = Path(os.path.expanduser("~")) / NAME, Path.cwd() / NAME
-    return [home] if home == here else [home, here]
+    try:
+        same = os.path.samefile(home, here)
+    except OSError:
+        same = home == here
+    return [home] if same else [home, here]
 
 
 def _short(file: Path) -> str:

@@ -37,6 +37,7 @@ class RepairedPdb(pdbpp.Pdb):
     curframe_locals: Any
     lastcmd: str
     cmdqueue: list[str]
+    _end_may_follow = False
     _last_pdb_instance = None  # 3.14 keeps this on pdb.Pdb: set_trace() returned another class's
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -54,6 +55,10 @@ class RepairedPdb(pdbpp.Pdb):
             return super().trace_dispatch(frame, event, arg)
         except bdb.BdbQuit:
             raise Quit from None
+        finally:
+            self.enterframe = None  # 3.13's bdb keeps the last traced frame alive
+
+    # bdb lets only BdbQuit end these quietly (all versions).
 
     def run(self, *args: Any, **kwargs: Any) -> None:
         with contextlib.suppress(Quit):
@@ -78,8 +83,11 @@ class RepairedPdb(pdbpp.Pdb):
         yield
 
     def ensure_file_can_write_unicode(self, f: Any) -> Any:
-        """pdbpp 0.12 wraps a non-UTF-8 stdout for good and breaks `isatty` and `encoding` on it."""
-        return f
+        """pdbpp 0.12 writes UTF-8 into an output that is not; say what can be said instead."""
+        encoding = getattr(f, "encoding", None) or "utf-8"
+        if encoding.lower().replace("_", "-") in ("utf-8", "utf8") or isinstance(f, EscapingFile):
+            return f
+        return EscapingFile(f, encoding)
 
     def forget(self) -> None:
         """pdbpp 0.12 and pdb keep the last stop's frames, and with them tensors, alive."""
@@ -88,9 +96,24 @@ class RepairedPdb(pdbpp.Pdb):
         self.fullstack: list[Any] = []
         self._hidden_frames: list[Any] = []
         self._sticky_last_frame = None
-        self.enterframe = None  # bdb's, since 3.13: set again at the next event
         if getattr(self, "_stopped_for_set_trace", False):
             self._via_set_trace_frame = None
+
+    def _is_hidden(self, frame: types.FrameType) -> bool:
+        """pdbpp 0.12 reads f_locals of every frame at every stop: up to 3.12 that leaves a dict
+        in each which keeps its variables' values alive after the script has deleted them."""
+        code = frame.f_code
+        named = (*code.co_varnames, *code.co_cellvars, *code.co_freevars)
+        if "__tracebackhide__" in named:
+            return bool(super()._is_hidden(frame))
+        if not self.config.enable_hidden_frames:
+            return False
+        if code.co_consts and code.co_consts[-1] is pdbpp._HIDE_FRAME:
+            return True
+        if frame is getattr(self, "_via_set_trace_frame", None):
+            return False
+        names = frame.f_globals
+        return bool(names.get("__unittest") or names.get("__tracebackhide__"))
 
     # -- printing ------------------------------------------------------------------------------
 
@@ -120,6 +143,10 @@ class RepairedPdb(pdbpp.Pdb):
         """pdb's one line. pdbpp 0.12 adds a traceback of what was typed; `pp` users know why."""
         self._seen_error = msg
         print("***", msg, file=self.stdout)
+
+    def postcmd(self, stop: Any, line: str) -> Any:
+        """pdbpp 0.12 assumes a frame in sticky mode; an rc line has none yet."""
+        return super().postcmd(stop, line) if self.stack else stop
 
     def _sticky_handle_cls(self) -> None:
         """pdbpp 0.12 clears the screen even where there is none."""
@@ -205,6 +232,8 @@ class RepairedPdb(pdbpp.Pdb):
         """
         self.history.append(line)
         source = line[1:].strip() if line[:1] == "!" else line
+        if not source:
+            return
         try:
             code = self._complete_source(source)
             if code is not None:
@@ -216,14 +245,15 @@ class RepairedPdb(pdbpp.Pdb):
 
     def _complete_source(self, source: str) -> types.CodeType | None:
         """Compile *source*, reading on while it is an unfinished block. None: given up."""
-        while True:
-            code = codeop.compile_command(source + "\n", "<stdin>", "single")
-            if code is not None:
-                return code
+        code = codeop.compile_command(source + "\n", "<stdin>", "single")
+        while code is None:
             more = self.read_more()
             if more is None:
                 return None
             source += "\n" + more
+            # As it stands: an added line end would be the empty line that ends a block.
+            code = codeop.compile_command(source, "<stdin>", "single")
+        return code
 
     def read_more(self) -> str | None:
         """The next line of an unfinished block, None at the end of input."""
@@ -268,8 +298,22 @@ class RepairedPdb(pdbpp.Pdb):
         self.commands[number].append(line.strip())
         if name and self.resumes(name):
             self.commands_doprompt[number] = False
+            self._end_may_follow = True
             return True
         return False
+
+    def precmd(self, line: str) -> str:
+        """Swallow the `end` that many write after the resuming line that has ended a list."""
+        if self._end_may_follow:
+            self._end_may_follow = False
+            if line.strip() == "end":
+                return "!"
+        before = list(self.cmdqueue)
+        line = str(super().precmd(line))
+        if before and self.cmdqueue[:-1] == before:
+            # Up to 3.12 what follows `;;` goes behind all that waits, an rc file's lines too.
+            self.cmdqueue.insert(0, self.cmdqueue.pop())
+        return line
 
     def resumes(self, name: str) -> bool:
         """Whether the command lets the program run on, which ends a `commands` list."""
@@ -285,14 +329,34 @@ class RepairedPdb(pdbpp.Pdb):
         Clear those breakpoints; without argument all, after asking.
         """
         # pdb asks with input(), past our prompt and its queue (all versions).
-        if arg or self.ask("Clear all breaks? ") in ("y", "yes"):
-            super().do_clear(arg or " ".join(str(b.number) for b in _breakpoints()))
+        numbers = " ".join(str(each.number) for each in _breakpoints())
+        if arg:
+            super().do_clear(arg)
+        elif not numbers:
+            self.message("There are no breakpoints")
+        elif self.ask("Clear all breaks? ") in ("y", "yes"):
+            super().do_clear(numbers)
 
     do_cl = do_clear
 
     def ask(self, question: str) -> str:
         """A word of the user's, lower case; "" at the end of input."""
         raise NotImplementedError
+
+
+class EscapingFile:
+    """A text file whose encoding lacks some of what is said: that is written escaped."""
+
+    def __init__(self, file: Any, encoding: str) -> None:
+        self._file = file
+        self._encoding = encoding
+
+    def write(self, text: str) -> int:
+        escaped = text.encode(self._encoding, "backslashreplace").decode(self._encoding)
+        return int(self._file.write(escaped))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 def _breakpoints() -> list[bdb.Breakpoint]:

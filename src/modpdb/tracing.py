@@ -21,6 +21,7 @@ class TracingPdb(RepairedPdb):
     """RepairedPdb with the engine: nothing is traced that nobody waits for."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._forget_lines()
         super().__init__(*args, **kwargs)
         self.locator = Locator()
         self.engine = TraceEngine(self.trace_dispatch, self.has_lines)
@@ -53,6 +54,11 @@ class TracingPdb(RepairedPdb):
         sys.settrace(self.trace_dispatch)
         return self.trace_dispatch
 
+    def stopped_in(self, frame: types.FrameType) -> None:
+        """The program stands in *frame*: bdb traces from here, whatever woke it."""
+        self.engine.rest()
+        self._trace_from(frame)
+
     def set_continue(self) -> None:
         super().set_continue()
         frame: types.FrameType | None = sys._getframe()
@@ -62,12 +68,33 @@ class TracingPdb(RepairedPdb):
             if frame is self.botframe:
                 break
             frame = frame.f_back
-        self.engine.wait(lines=bool(self.breaks))
+        self.engine.wait(lines=any(any(lines) for lines in self.breaks.values()))
 
     def has_lines(self, code: types.CodeType) -> bool:
         """Whether *code* has a line with a breakpoint."""
-        lines = self.breaks.get(self.canonic(code.co_filename))
-        return bool(lines) and any(line in lines for _, _, line in code.co_lines())
+        file = code.co_filename
+        if file not in self._lines_of:
+            self._lines_of[file] = frozenset(self.breaks.get(self.canonic(file), ()))
+        lines = self._lines_of[file]
+        if not lines:
+            return False
+        known = self._has_lines.get(id(code))
+        if known is None:
+            found = any(line in lines for _, _, line in code.co_lines())
+            known = self._has_lines[id(code)] = (found, code)  # the code, for its id
+        return known[0]
+
+    def _add_to_breaks(self, filename: str, lineno: int) -> None:
+        super()._add_to_breaks(filename, lineno)
+        self._forget_lines()
+
+    def _prune_breaks(self, filename: str, lineno: int) -> None:
+        super()._prune_breaks(filename, lineno)
+        self._forget_lines()
+
+    def _forget_lines(self) -> None:
+        self._lines_of: dict[str, frozenset[int]] = {}
+        self._has_lines: dict[int, tuple[bool, types.CodeType]] = {}
 
     def break_anywhere(self, frame: types.FrameType) -> bool:
         """Up to 3.13 bdb asks for the file only, and traces every function of it by lines."""
@@ -76,6 +103,7 @@ class TracingPdb(RepairedPdb):
     def set_trace(
         self, frame: types.FrameType | None = None, commands: list[str] | None = None
     ) -> None:
+        """bdb's goes down to the interpreter's first frame (all versions)."""
         bottom = self.botframe if self._launched else None
         super().set_trace(frame or sys._getframe().f_back)
         if bottom is not None:
@@ -86,7 +114,6 @@ class TracingPdb(RepairedPdb):
         """Run the script; *stop* at its first line, else at the first breakpoint or stage."""
         self.reset()
         self._launched = True
-        self.locator.loaded("__main__", code)
         try:
             if stop:
                 sys.settrace(self.trace_dispatch)
@@ -94,12 +121,16 @@ class TracingPdb(RepairedPdb):
                 self.botframe = sys._getframe()
                 self.set_continue()
             exec(code, namespace)
+        except BaseException:
+            if self.quitting:
+                raise Quit from None  # the script made another exception of it
+            raise
         finally:
             self.engine.rest()
             sys.settrace(None)
             self._launched = False
         if self.quitting:
-            raise Quit  # a bare `except:` of the script swallowed it
+            raise Quit  # the script swallowed it
 
     def get_stack(self, f: types.FrameType | None, t: types.TracebackType | None) -> Any:
         """pdbpp's stack without our own frames at its bottom."""
@@ -134,9 +165,8 @@ class TracingPdb(RepairedPdb):
             "\ninterrupted: stopping at the next line (Ctrl-C again: KeyboardInterrupt there)",
             file=self.stdout,
         )
-        self.engine.rest()
         self._set_stopinfo(None, None)
-        self._trace_from(frame)
+        self.stopped_in(frame)
 
     def at_terminal(self) -> bool:
         """Whether a person types and reads."""

@@ -21,16 +21,18 @@ class NamedBreakpoint(bdb.Breakpoint):
     def __init__(self, spec: Spec, temporary: bool, condition: str | None) -> None:
         super().__init__(f"<{spec}>", 0, temporary, condition)
         self.spec = spec
-        self.search: Search | None = None
-        self.deleted: Callable[[], None] = lambda: None
+        # One for each debugger that is at work: `debug` starts a second.
+        self.searches: list[Search] = []
+        self.when_deleted: list[Callable[[], None]] = []
 
     def deleteMe(self) -> None:
         super().deleteMe()
-        self.deleted()
+        for stop_looking in self.when_deleted:
+            stop_looking()
 
     @property
     def codes(self) -> list[types.CodeType]:
-        return self.search.codes if self.search else []
+        return self.searches[0].codes if self.searches else []
 
     def bpformat(self) -> str:
         """As pdb's listing has it, with the name and its places for file and line."""

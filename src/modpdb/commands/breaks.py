@@ -155,15 +155,19 @@ class BreakCommands:
                 self.do_clear(str(breakpoint.number))
             return True
 
+        search = self.locator.search(breakpoint.spec, lambda code: self.engine.watch(code, reached))
+
         def stop_looking() -> None:
             self.engine.unwatch(reached)
-            if breakpoint.search is not None:
-                self.locator.forget(breakpoint.search)
+            self.locator.forget(search)
 
-        breakpoint.deleted = stop_looking
-        breakpoint.search = self.locator.search(
-            breakpoint.spec, lambda code: self.engine.watch(code, reached)
-        )
+        breakpoint.searches.append(search)
+        breakpoint.when_deleted.append(stop_looking)
+
+    def take_over_breakpoints(self) -> None:
+        """Look for what other debuggers have noted in bdb's books, as bdb does for lines."""
+        for each in named_breakpoints():
+            self._search_for(each)
 
     if TYPE_CHECKING:
 
@@ -181,7 +185,8 @@ class BreakCommands:
 def _module_of(code: types.CodeType) -> str | None:
     """The name of the loaded module that *code* comes from."""
     for name, module in list(sys.modules.items()):
-        if getattr(module, "__file__", None) == code.co_filename:
+        # Not getattr: a module's own __getattr__ may do anything.
+        if getattr(module, "__dict__", {}).get("__file__") == code.co_filename:
             return name
     return None
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _INFO = {
     "locals": lambda dbg: dbg.onecmd("locals"),
     "args": lambda dbg: dbg.do_args(""),
-    "breakpoints": lambda dbg: dbg.do_break(""),
+    "breakpoints": lambda dbg: dbg.do_break("") if dbg.breaks else dbg.message("No breakpoints."),
     "stack": lambda dbg: dbg.do_where(""),
     "stages": lambda dbg: dbg.onecmd("stages"),
 }

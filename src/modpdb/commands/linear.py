@@ -99,7 +99,7 @@ def _input(dbg: ModPdb, given: str) -> Any:
         raise UsageError(f"INPUT {given!r}: {type(error).__name__}: {error}") from None
     torch = torch_or_none()
     if torch is None or not issubclass(type(value), torch.Tensor):
-        raise UsageError(f"INPUT {given!r} is a {class_name(type(value))}, expected a tensor")
+        raise UsageError(f"INPUT {given!r}: expected a tensor, found {class_name(type(value))}")
     return value
 
 
@@ -107,7 +107,7 @@ def _list_layers(dbg: ModPdb, held: Held) -> None:
     from modpdb.probes.linear import linears
     from modpdb.views.linear import linears as view
 
-    rows = [row for _, root in held.roots for row in linears(root)]
+    rows = [row for prefix, root in held.prefixed() for row in linears(root, prefix)]
     if not rows:
         names = ", ".join(name for name, _ in held.roots)
         raise UsageError(f"no linear layer in {names}")

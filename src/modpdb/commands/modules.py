@@ -71,8 +71,10 @@ def modules(dbg: ModPdb, arguments: Arguments) -> None:
         show(found[0][1], found[0][0])
         return
     paths = {path for path, _ in found}
-    for _, root in held.roots:
-        dbg.show(views.matches([n for n in walk(module_tree(root).root) if n.path in paths]))
+    for prefix, root in held.prefixed():
+        nodes = [node for node in walk(module_tree(root, prefix).root) if node.path in paths]
+        if nodes:
+            dbg.show(views.matches(nodes))
 
 
 def _checkpoint_modules(
@@ -150,11 +152,15 @@ def _tensors(dbg: ModPdb, arguments: Arguments, kind: Literal["parameters", "buf
         return
     _say_where(dbg, held)
 
+    itself, below = held.chooses(target), held.chooses(f"{target}.*")
+
     def wanted(name: str) -> bool:
-        return not target or matches(name, target) or matches(name, f"{target}.*")
+        return not target or itself(name) or below(name)
 
     rows = [
-        row for _, root in held.roots for row in parameters(root, kind, wanted=wanted, stats=stats)
+        row
+        for prefix, root in held.prefixed()
+        for row in parameters(root, kind, prefix=prefix, wanted=wanted, stats=stats)
     ]
     if target and not rows:
         names = [row.name for _, root in held.roots for row in parameters(root, kind)]

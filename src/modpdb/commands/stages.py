@@ -61,5 +61,6 @@ def stage(dbg: ModPdb, arguments: Arguments) -> bool:
         )
     if dbg.ended:
         raise UsageError("the program has ended: it cannot run on to a stage")
-    wanted.wanted = True
+    for each in state.stages.values():
+        each.wanted = each is wanted
     return bool(dbg.do_continue(""))

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import ast
 import fnmatch
+import io
 import os
 import re
+import tokenize
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from modpdb.commands.registry import UsageError
 from modpdb.probes._static import class_name, instance_dict
+from modpdb.views.text import plural
 
 # modpdb.probes.module_state is imported where it is used: what stands behind it would be an eighth
 # of the way to the first prompt.
@@ -37,12 +40,22 @@ class Held:
     roots: tuple[tuple[str, Any], ...]
     where: str = ""
 
+    def prefixed(self) -> Iterator[tuple[str, Any]]:
+        """Each root with what its paths begin with: its own name where there are several."""
+        for name, root in self.roots:
+            yield (name if len(self.roots) > 1 else ""), root
+
     def named(self) -> Iterator[tuple[str, Any]]:
-        """Every module below, by its path from the root that holds it."""
+        """Every module, by its path."""
         from modpdb.probes.module_state import named_modules
 
-        for _, root in self.roots:
-            yield from named_modules(root)
+        for prefix, root in self.prefixed():
+            yield from named_modules(root, prefix)
+
+    def chooses(self, pattern: str) -> Callable[[str], bool]:
+        """What tells whether a path is meant by *pattern*, which may begin with the root's name."""
+        first = f"{self.roots[0][0]}." if len(self.roots) == 1 else ""
+        return lambda path: matches(f"{first}{path}", pattern)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +101,7 @@ def place_of(frame: types.FrameType) -> str:
 
 
 def _nothing_found(frames: list[tuple[types.FrameType, Mapping[str, Any]]]) -> str:
-    callers = f" and of its {len(frames) - 1} callers" if len(frames) > 1 else ""
+    callers = f" and of its {plural(len(frames) - 1, 'caller')}" if len(frames) > 1 else ""
     return (
         f"no modules here: looked at the variables of {frames[0][0].f_code.co_name}(){callers}, "
         "and at what `self` holds; `locals` lists the variables"
@@ -114,6 +127,8 @@ def _outermost(found: Iterable[tuple[str, Any]]) -> tuple[tuple[str, Any], ...]:
     from modpdb.probes.module_state import named_modules
 
     unique = {id(value): (name, value) for name, value in reversed(list(found))}
+    if len(unique) < 2:
+        return tuple(unique.values())
     inside = {
         id(module)
         for _, root in unique.values()
@@ -173,8 +188,9 @@ def matches(path: str, pattern: str) -> bool:
 def matching_modules(dbg: ModPdb, held: Held, pattern: str) -> list[tuple[str, Any]]:
     """Modules of *held* by path or glob, each once. Raises UsageError for none."""
     found: dict[int, tuple[str, Any]] = {}
+    chosen = held.chooses(pattern)
     for path, module in held.named():
-        if path and matches(path, pattern):
+        if path and chosen(path):
             found.setdefault(id(module), (path, module))
     if not found:
         raise UsageError(
@@ -190,10 +206,10 @@ def not_understood(dbg: ModPdb, text: str, what: str, names: Iterable[str]) -> s
     pool = list(dict.fromkeys(islice(names, 20_000)))
     near = difflib.get_close_matches(text, pool, n=2, cutoff=0.6)
     hint = f"; near: {', '.join(near)}" if near else ""
-    if not _PATH.fullmatch(text):
-        hint = _python_error(dbg, text) or hint
-    elif re.search(r"\s--?[a-zA-Z]", text):
+    if re.search(r"\s--?[a-zA-Z]", text):
         hint = "; options come before the target"
+    elif not _PATH.fullmatch(text):
+        hint = _python_error(dbg, text) or hint
     return f"{text!r} is {what} here{hint}"
 
 
@@ -207,18 +223,18 @@ def _python_error(dbg: ModPdb, text: str) -> str:
 
 def split_target(text: str) -> tuple[str, str]:
     """``TARGET, INPUT`` at the first comma outside of brackets and strings."""
-    depth, quote = 0, ""
-    for position, char in enumerate(text):
-        if quote:
-            quote = "" if char == quote else quote
-        elif char in "'\"":
-            quote = char
-        elif char in "([{":
-            depth += 1
-        elif char in ")]}":
-            depth -= 1
-        elif char == "," and depth == 0:
-            return text[:position].strip(), text[position + 1 :].strip()
+    depth = 0
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(text).readline):
+            if token.string in ("(", "[", "{"):
+                depth += 1
+            elif token.string in (")", "]", "}"):
+                depth -= 1
+            elif token.string == "," and depth == 0:
+                column = token.start[1]
+                return text[:column].strip(), text[column + 1 :].strip()
+    except (tokenize.TokenError, SyntaxError):  # no Python: then no INPUT
+        pass
     return text.strip(), ""
 
 

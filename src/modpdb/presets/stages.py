@@ -50,7 +50,8 @@ class Stage:
         if reference is not None and reference() is owner:
             return True
         try:
-            self._met[id(owner)] = weakref.ref(owner)
+            key = id(owner)
+            self._met[key] = weakref.ref(owner, lambda _: self._met.pop(key, None))
         except TypeError:  # no weak references to it: better kept alive than met twice
             self._met[id(owner)] = lambda: owner
         return False

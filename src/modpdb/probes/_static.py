@@ -29,10 +29,14 @@ def class_name(cls: type) -> str:
     return _NAME.__get__(cls)
 
 
+def qualname(cls: type) -> str:
+    return _QUALNAME.__get__(cls)
+
+
 def qualified_name(cls: type) -> str:
     """`module.qualname`; the bare qualname of a builtin."""
     module = namespace(cls).get("__module__")
-    name = _QUALNAME.__get__(cls)
+    name = qualname(cls)
     return f"{module}.{name}" if isinstance(module, str) and module != "builtins" else name
 
 

@@ -9,6 +9,7 @@ import types
 from dataclasses import dataclass
 from typing import Any
 
+from modpdb.probes._static import class_attribute, is_a, qualname
 from modpdb.probes._torch import torch_or_none
 
 # Dispatch keys by device type, where upper case does not make the one of the other.
@@ -80,8 +81,8 @@ def source_of(function: Any) -> Source:
         return Source(function.__qualname__, code.co_filename, code.co_firstlineno)
     if is_a(function, types.BuiltinFunctionType):
         return Source(function.__qualname__)
-    called = inspect.getattr_static(type(function), "__call__", None)
-    name = type(function).__qualname__
+    called = class_attribute(type(function), "__call__")
+    name = qualname(type(function))
     if isinstance(called, types.FunctionType):
         return Source(name, called.__code__.co_filename, called.__code__.co_firstlineno)
     return Source(name)

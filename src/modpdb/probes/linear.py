@@ -152,6 +152,8 @@ def linear_path(layer: Any, path: str = "", x: Any = None, owner: Any = None) ->
     outs, ins = features(inner, weight)
     facts = None if x is None else tensor_facts(x)
     forward, forward_is = forward_of(layer)
+    native = _native(kind, weight, bias, facts)
+    refused = native.branch is not None and native.branch.certainty == "refused"
     return LinearPath(
         path=path,
         held_in=f"{holder} of {class_name(type(owner))}" if holder else "",
@@ -165,10 +167,10 @@ def linear_path(layer: Any, path: str = "", x: Any = None, owner: Any = None) ->
         forward=forward,
         forward_is=forward_is,
         builtin=linear_builtin(),
-        native=_native(kind, weight, bias, facts),
+        native=native,
         x=facts,
-        steps=_steps(facts, outs, ins, bias, packed=weight.place == "method"),
-        arithmetic=None if x is None else _arithmetic(inner, x),
+        steps=_steps(facts, outs, ins, bias, packed=weight.place == "method", fits=not refused),
+        arithmetic=None if x is None or refused else _arithmetic(inner, x),
     )
 
 
@@ -208,7 +210,12 @@ def _branch(kind: str, weight: Operand, bias: Operand, x: TensorFacts) -> Branch
 
 
 def _steps(
-    x: TensorFacts | None, outs: int | None, ins: int | None, bias: Operand, packed: bool
+    x: TensorFacts | None,
+    outs: int | None,
+    ins: int | None,
+    bias: Operand,
+    packed: bool,
+    fits: bool,
 ) -> tuple[Step, ...]:
     """The shapes of y = x Wᵀ + b in order; they end where x does not fit."""
     out, into = "?" if outs is None else outs, "?" if ins is None else ins
@@ -218,7 +225,7 @@ def _steps(
         Step("W", (out, into), "packed" if packed else "stored as [out, in]"),
         Step("Wᵀ", (into, out), "" if packed else "a view, no copy"),
     ]
-    if x is not None and (not x.shape or x.shape[-1] != into):
+    if not fits or (x is not None and (not x.shape or x.shape[-1] != into)):
         return tuple(steps)
     steps.append(Step("x Wᵀ", (*batch, out)))
     if bias.place != "none":

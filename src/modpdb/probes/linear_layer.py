@@ -6,9 +6,9 @@ Everything is read from instance and class dicts, so that no property, `__getatt
 
 from __future__ import annotations
 
-import inspect
 import sys
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 from modpdb.probes._static import (
@@ -121,7 +121,7 @@ def operand(layer: Any, name: str) -> Operand:
     in_class = class_attribute(type(layer), name)
     if is_a(in_class, property):
         return Operand(name, "property", note=_originals(layer, name))
-    if name not in instance_dict(layer) and inspect.isfunction(in_class):
+    if name not in instance_dict(layer) and is_a(in_class, FunctionType):
         return Operand(name, "method", note=f"packed; {name}() unpacks a copy")
     state = instance_dict(layer)
     holders = {"__dict__": state, **{key: state.get(key) or {} for key in _REGISTRIES}}

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
 import keyword
 import re
 import types
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 
-from modpdb.commands.registry import COMMANDS, Command
+from modpdb.commands.registry import COMMANDS, Command, is_option
+from modpdb.probes._static import class_attribute, instance_dict, is_a, mro, namespace
 
 if TYPE_CHECKING:
     from modpdb.debugger import ModPdb
 
-_CHAIN = re.compile(r"[A-Za-z_][\w.]*$")
+_CHAIN = re.compile(r"(?<![\w.)\]'\"])[A-Za-z_][\w.]*$")
 _MODULE_TABLES = ("_parameters", "_buffers", "_modules")
 _MISSING = object()
 _LIMIT = 500
@@ -33,14 +34,11 @@ class PromptCompleter(Completer):
         self, document: Document, complete_event: CompleteEvent
     ) -> Iterator[Completion]:
         if document.line_count > 1:
-            text = document.current_line_before_cursor
-            candidates = self._python(text)
+            candidates = self._python(document.current_line_before_cursor)
         else:
-            text = document.text_before_cursor.lstrip()
-            candidates = self._candidates(text)
-        for number, (word, start) in enumerate(candidates):
-            if number == _LIMIT:
-                return
+            typed = document.text_before_cursor.rpartition(";;")[2]
+            candidates = self._candidates(typed.lstrip())
+        for word, start in islice(dict.fromkeys(candidates), _LIMIT):
             yield Completion(word, start_position=-start)
 
     def _candidates(self, text: str) -> Iterator[tuple[str, int]]:
@@ -53,7 +51,10 @@ class PromptCompleter(Completer):
         entry = COMMANDS.get(name)
         if entry is not None:
             yield from self._arguments(entry, rest)
-        elif name in ("b", "break", "tbreak", "cl", "clear", "help", "h"):
+            if not is_option(rest.rpartition(" ")[2]):
+                yield from self._python(rest, keywords=False)
+            return
+        if name in ("b", "break", "tbreak", "cl", "clear", "help", "h"):
             yield from self._pdb_arguments(name, rest)
         yield from self._python(text)
 
@@ -84,12 +85,14 @@ class PromptCompleter(Completer):
             for each in self._names(rest):
                 yield each, len(rest)
 
-    def _python(self, text: str) -> Iterator[tuple[str, int]]:
+    def _python(self, text: str, keywords: bool = True) -> Iterator[tuple[str, int]]:
         match = _CHAIN.search(text)
         if match is None:
             return
         holder, dot, last = match[0].rpartition(".")
-        names = self._attributes(holder) if dot else [*self._frame_names(), *keyword.kwlist]
+        names = self._attributes(holder) if dot else self._frame_names()
+        if keywords and not dot:
+            names += keyword.kwlist
         hidden = not last.startswith("_")
         for each in names:
             if each.startswith(last) and not (hidden and each.startswith("_")):
@@ -99,7 +102,7 @@ class PromptCompleter(Completer):
         frame = self._debugger.curframe
         if frame is None:
             return []
-        return sorted({*map(str, self._debugger.curframe_locals), *frame.f_globals})
+        return sorted({*map(str, self._debugger.curframe_locals), *map(str, frame.f_globals)})
 
     def _attributes(self, chain: str) -> list[str]:
         """The attributes of ``a.b.c``, looked up without running a property."""
@@ -115,45 +118,32 @@ class PromptCompleter(Completer):
 
 def static_attribute(value: Any, name: str) -> Any:
     """``value.name`` where that is data; a marker where it would have to be computed."""
-    for table in _tables(value):
+    for table in (*_tables(value), instance_dict(value)):
         if name in table:
             return table[name]
-    try:
-        found = inspect.getattr_static(value, name)
-    except AttributeError:
-        return _MISSING
-    if isinstance(found, types.FunctionType | types.BuiltinFunctionType | type):
+    found = class_attribute(type(value), name, _MISSING)
+    if is_a(value, type) and found is _MISSING:
+        found = class_attribute(value, name, _MISSING)
+    if any(is_a(found, cls) for cls in (types.FunctionType, types.BuiltinFunctionType, type)):
         return found
-    computed = hasattr(type(found), "__get__")
+    computed = class_attribute(type(found), "__get__", _MISSING) is not _MISSING
     return _MISSING if computed else found
 
 
 def static_names(value: Any) -> set[str]:
     """What dir(value) would say, without asking the object's own __dir__."""
     names: set[str] = set()
-    for each in type.__getattribute__(type(value), "__mro__"):
-        names.update(type.__getattribute__(each, "__dict__"))
-    if isinstance(value, type):
-        for each in type.__getattribute__(value, "__mro__"):
-            names.update(type.__getattribute__(each, "__dict__"))
-    names.update(_instance_dict(value))
-    for table in _tables(value):
+    for cls in (*mro(type(value)), *(mro(value) if is_a(value, type) else ())):
+        names.update(namespace(cls))
+    for table in (instance_dict(value), *_tables(value)):
         names.update(table)
-    return {name for name in names if isinstance(name, str) and name.isidentifier()}
-
-
-def _instance_dict(value: Any) -> dict[str, Any]:
-    try:
-        found = object.__getattribute__(value, "__dict__")
-    except Exception:
-        return {}
-    return found if isinstance(found, dict) else {}
+    return {name for name in names if type(name) is str and name.isidentifier()}
 
 
 def _tables(value: Any) -> Iterator[dict[str, Any]]:
     """Where an nn.Module keeps what its __getattr__ gives back."""
-    instance = _instance_dict(value)
+    instance = instance_dict(value)
     for name in _MODULE_TABLES:
-        table = instance.get(name)
-        if isinstance(table, dict):
+        table: Any = instance.get(name)
+        if is_a(table, dict):
             yield table

@@ -19,7 +19,13 @@ class PlainInput:
         self._stdout.flush()
         line, self._ahead = self._ahead, None
         if line is None:
-            line = self.stdin.readline()
+            try:
+                line = self.stdin.readline()
+            except UnicodeDecodeError as error:
+                self._stdout.write(f"*** input that cannot be read: {error}\n")
+                return "!"  # nothing to do
+            except (OSError, ValueError):  # closed, as in a multiprocessing child
+                line = ""
         if not line:
             self._stdout.write("\n")
             raise EOFError
@@ -27,10 +33,10 @@ class PlainInput:
 
     def at_end(self) -> bool:
         """Whether there is no further line; waits for one to be sure, but for no person."""
-        if self.stdin.isatty():
-            return False
         if self._ahead is None:
             try:
+                if self.stdin.isatty():
+                    return False
                 self._ahead = self.stdin.readline()
             except (OSError, ValueError):  # closed, or not readable
                 self._ahead = ""

@@ -17,23 +17,25 @@ def folded(items: Iterable[tuple[str, Alike]]) -> list[tuple[str, int, Alike]]:
     Joined as `layers.{0…25}.experts.{0…7}.w1` are only paths of which every combination of the
     numbers is there, and whose second half is equal.
     """
-    groups: dict[tuple[tuple[str, ...], Alike], list[tuple[int, ...]]] = {}
+    groups: dict[tuple[tuple[str | None, ...], Alike], list[tuple[int, ...]]] = {}
     for path, alike in items:
         parts = path.split(".")
-        pattern = tuple("" if part.isdecimal() else part for part in parts)
+        pattern = tuple(None if part.isdecimal() else part for part in parts)
         place = tuple(int(part) for part in parts if part.isdecimal())
         groups.setdefault((pattern, alike), []).append(place)
     joined = []
     for (pattern, alike), found in groups.items():
         for axes in _products(found):
             written = iter([numbers(axis) for axis in axes])
-            path = ".".join(part or next(written) for part in pattern)
+            path = ".".join(next(written) if part is None else part for part in pattern)
             joined.append((path, math.prod(map(len, axes)), alike))
     return joined
 
 
 def _products(found: Sequence[tuple[int, ...]]) -> list[list[list[int]]]:
     """*found* parted into full products, each given by its axes."""
+    if not found[0]:  # no numbers in the path: each stands for itself
+        return [[] for _ in found]
     axes = [sorted(set(axis)) for axis in zip(*found, strict=True)]
     if math.prod(map(len, axes)) == len(found):
         return [axes]

@@ -53,7 +53,10 @@ def linear_path(data: LinearPath, observation: Observation | None = None) -> Ren
     if data.native.cpp is not None:
         way.append(("C++", _cpp(data.native.cpp)))
     way.append(("branch", _branches(data, observation)))
-    parts: list[RenderableType] = [_title(data), _numbered(way), Text(), _shapes(data.steps)]
+    parts: list[RenderableType] = [_title(data), _numbered(way), Text()]
+    if data.forward_is in _FORWARD_WORDS:
+        parts.append(Text("of F.linear; the layer's own forward may do more", style="yellow"))
+    parts.append(_shapes(data.steps))
     arithmetic = None if data.arithmetic is None else _arithmetic(data.arithmetic)
     if arithmetic is not None:
         parts += [Text(), arithmetic]
@@ -197,7 +200,7 @@ def _branches(data: LinearPath, observation: Observation | None) -> Lines:
         lines.append(_certain(branch))
         lines += [Text(f"  {_ops(branch.ops)}")] if branch.ops else []
     if observation is not None:
-        lines += _observed(branch, observation)
+        lines += _observed(branch, observation, data.forward_is)
     return lines or [Text("not known without the weight's properties", style="yellow")]
 
 
@@ -220,7 +223,7 @@ def _certain(branch: Branch) -> Text:
     return Text(branch.certainty, style=style).append(f": {printable(branch.reason)}", "default")
 
 
-def _observed(branch: Branch | None, seen: Observation) -> Lines:
+def _observed(branch: Branch | None, seen: Observation, forward_is: str) -> Lines:
     if not seen.ran:
         return [Text(f"not run: {printable(seen.error)}", style="yellow")]
     made_up = f", x {shape(seen.x.shape)} made up of zeros" if seen.x and seen.made_up else ""
@@ -232,6 +235,8 @@ def _observed(branch: Branch | None, seen: Observation) -> Lines:
         return lines
     where = difference(branch, seen)
     agrees = Text(f"the two agree: it went as {branch.certainty}", style="green")
+    if forward_is in _FORWARD_WORDS:
+        agrees = Text("F.linear alone went so; the layer's own forward was not run", "yellow")
     lines.append(Text(f"the two differ: {where}", style="bold red") if where else agrees)
     return lines
 
@@ -267,7 +272,8 @@ def _arithmetic(data: Arithmetic) -> RenderableType | None:
     ]
     if data.bias is not None:
         named += [("+", "b", (data.bias,)), ("=", "y", data.y)]
-    blocks = [(sign, name, _aligned(matrix)) for sign, name, matrix in named]
+    style = _number_format([value for *_, matrix in named for row in matrix for value in row])
+    blocks = [(sign, name, _aligned(matrix, style)) for sign, name, matrix in named]
     widths = [max(len(name), len(rows[0])) for _, name, rows in blocks]
     table = Table.grid(padding=(0, 2, 0, 0))
     if sum(widths) + 5 * len(blocks) <= _LINE:
@@ -282,9 +288,8 @@ def _arithmetic(data: Arithmetic) -> RenderableType | None:
     return Group(title, Padding(table, (0, 0, 0, 2), expand=False))
 
 
-def _aligned(matrix: Matrix) -> list[str]:
+def _aligned(matrix: Matrix, style: str) -> list[str]:
     """One line for each row, the columns aligned to the right."""
-    style = _number_format([value for row in matrix for value in row])
     cells = [[format(value, style) for value in row] for row in matrix]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     pad = [[text.rjust(width) for text, width in zip(row, widths, strict=True)] for row in cells]
