@@ -134,6 +134,18 @@ def test_at_init_the_tree_comes_from_the_headers(
     assert "*** a checkpoint does not tell buffers from parameters" in done.stdout
 
 
+def test_globs_gguf_names_and_the_converter_itself(
+    modpdb_run, llama_cpp, gemma3_checkpoint, tmp_path
+) -> None:
+    typed = "lp model.layers.*.mlp.up_proj\nlp blk.0.attn_q\nmodules -d 1 self\nlp nowhere\nq\n"
+    line = convert(llama_cpp, gemma3_checkpoint, tmp_path / "out.gguf")
+    said = modpdb_run(["--stop", "tensors", *line], typed).stdout
+    assert re.search(r"model\.layers\.\{0…3\}\.mlp\.up_proj +4 × +64 → 160", said)
+    assert "checkpoint  model.layers.0.self_attn.q_proj.weight" in said
+    assert "54 tensors as the converter lists them" in said
+    assert "*** 'nowhere' is no tensor of the checkpoint here" in said
+
+
 def test_a_ghost(modpdb_run, plain_run, plain_gguf, llama_cpp, gemma3_checkpoint, tmp_path) -> None:
     """Looking at all there is changes neither the file nor what the script prints."""
     plain_out, out = tmp_path / "plain.gguf", tmp_path / "out.gguf"

@@ -327,3 +327,50 @@ def test_input_goes_on_to_its_end() -> None:
     ask = Prompt(worked_example())
     assert "x     [1, 5, 3]" in ask("linear-path layer, torch.ones(1, 5, 3)")
     assert "x     [2, 3]" in ask("lp layer, x.clone().reshape(*(2, 3))")
+
+
+# -- found by reviewers -------------------------------------------------------------------------
+
+
+class Doubling(nn.Linear):
+    def forward(self, x: Any) -> Any:
+        return super().forward(x) * 2
+
+
+def variables(**held: object) -> FrameType:
+    locals().update(held)
+    return Owner(**held).stop()
+
+
+def test_a_frame_inside_a_linear_lists_it() -> None:
+    said = Prompt(variables(layer=nn.Linear(3, 2)))("lp")
+    assert said.startswith("1 linear layer") and "3 → 2" in said
+
+
+def test_a_refused_input_has_no_result() -> None:
+    frame = variables(layer=nn.Linear(3, 2), x=torch.ones(2, 3, dtype=torch.int64))
+    said = Prompt(frame)("lp self.layer, self.x")
+    assert "refused" in said and "the numbers" not in said
+    assert "  y  " not in said and "x Wᵀ  [" not in said
+
+
+def test_an_overridden_forward_is_not_said_to_agree() -> None:
+    frame = variables(layer=Doubling(3, 2), x=torch.ones(2, 3))
+    said = Prompt(frame)("lp --run self.layer, self.x")
+    assert "the two agree" not in said
+    assert "of F.linear; the layer's own forward may do more" in said
+
+
+def test_what_a_hidden_parent_would_say_is_said() -> None:
+    inner = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)).half().eval().requires_grad_(False)
+    ask = Prompt(variables(net=nn.Sequential(nn.Linear(2, 2), inner)))
+    for line in ("modules -t Linear self.net", "modules 1.*"):
+        rows = [row for row in ask(line).splitlines() if row.startswith("1.")]
+        assert rows and all("f16" in row and "frozen" in row and "eval" in row for row in rows), (
+            line
+        )
+
+
+def test_a_count_is_refused() -> None:
+    said = Prompt(variables(layer=nn.Linear(3, 2)))("10modules")
+    assert said == "*** modules takes no count before it"

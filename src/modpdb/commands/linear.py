@@ -10,7 +10,9 @@ from modpdb.commands.targets import (
     Source,
     complete_paths,
     held_modules,
+    matches,
     matching_modules,
+    names_converter,
     not_understood,
     split_target,
     typed_module,
@@ -120,37 +122,47 @@ def _list_layers(dbg: ModPdb, held: Held) -> None:
 
 
 def _show_checkpoint(dbg: ModPdb, source: Source, target: str, given: str, run: bool) -> None:
+    from modpdb.probes.linear_checkpoint import linear_rows
     from modpdb.views.linear import linears
     from modpdb.views.linear_checkpoint import checkpoint_linear_path
 
     if given or run:
-        raise UsageError(
-            "no module here to run: a conversion has tensors, and no layer takes INPUT"
-        )
-    if not target:
-        from modpdb.probes.linear_checkpoint import linear_rows
+        raise UsageError("a conversion has tensors, and no layer that could take INPUT or be run")
+    if not target or names_converter(dbg, source, target):
+        found = _matrices(source)
+    else:
+        found = _weights(source, target)
+        if not found:
+            names = [tensor.name.removesuffix(".weight") for tensor in source.checkpoint.tensors]
+            raise UsageError(not_understood(dbg, target, "no tensor of the checkpoint", names))
+    if target and len(found) == 1:
+        dbg.show(checkpoint_linear_path(_path_of(source, found[0])))
+    else:
+        dbg.show(linears(linear_rows(_path_of(source, each) for each in found)))
 
-        dbg.show(linears(linear_rows(_path_of(source, each) for each in _matrices(source))))
-        return
-    found = _checkpoint_tensor(source, target)
-    if found is None:
-        names = [tensor.name.removesuffix(".weight") for tensor in source.checkpoint.tensors]
-        raise UsageError(not_understood(dbg, target, "no tensor of the checkpoint", names))
-    dbg.show(checkpoint_linear_path(_path_of(source, found)))
 
+def _weights(source: Source, target: str) -> list[TensorEntry]:
+    """The weights that *target* means: a path or glob, without `.weight` too, or a GGUF name."""
+    from modpdb.probes.conversion import gguf_name
 
-def _checkpoint_tensor(source: Source, target: str) -> TensorEntry | None:
-    """The weight that *target* names: whole, without `.weight`, or by its last components."""
     tensors = source.checkpoint.tensors
-    for name in (target, f"{target}.weight"):
-        exact = [tensor for tensor in tensors if tensor.name == name]
-        ending = [tensor for tensor in tensors if tensor.name.endswith(f".{name}")]
-        if exact or len(ending) == 1:
-            return (exact or ending)[0]
-        if ending:
-            some = ", ".join(tensor.name for tensor in ending[:3])
-            raise UsageError(f"{target!r} fits {len(ending)} tensors ({some}, …); write more of it")
-    return None
+    exact = [each for each in tensors if each.name in (target, f"{target}.weight")]
+    if exact:
+        return exact
+    found = [
+        each
+        for each in tensors
+        if matches(each.name, target) or matches(each.name.removesuffix(".weight"), target)
+    ]
+    if found:
+        return found
+    named = [(each, gguf_name(source.conversion, each.name)) for each in tensors]
+    return [
+        each
+        for each, gguf in named
+        if gguf is not None
+        and (matches(gguf.name, target) or matches(gguf.name, f"{target}.weight"))
+    ]
 
 
 def _matrices(source: Source) -> list[TensorEntry]:

@@ -13,6 +13,7 @@ from modpdb.commands.targets import (
     held_modules,
     matches,
     matching_modules,
+    names_converter,
     not_understood,
     typed_module,
 )
@@ -72,9 +73,9 @@ def modules(dbg: ModPdb, arguments: Arguments) -> None:
         return
     paths = {path for path, _ in found}
     for prefix, root in held.prefixed():
-        nodes = [node for node in walk(module_tree(root, prefix).root) if node.path in paths]
-        if nodes:
-            dbg.show(views.matches(nodes))
+        tree = module_tree(root, prefix)
+        if any(node.path in paths for node in walk(tree.root)):
+            dbg.show(views.matches(tree, paths))
 
 
 def _checkpoint_modules(
@@ -92,7 +93,7 @@ def _checkpoint_modules(
 
 def _chosen(dbg: ModPdb, source: Source, target: str) -> Checkpoint:
     """The checkpoint with the tensors at or below what *target* means."""
-    if not target:
+    if not target or names_converter(dbg, source, target):
         return source.checkpoint
     tensors = tuple(
         tensor

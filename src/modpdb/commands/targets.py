@@ -178,6 +178,11 @@ def typed_module(dbg: ModPdb, text: str) -> Any:
     return value if value is not _MISSING and is_module(value) else None
 
 
+def names_converter(dbg: ModPdb, source: Source, text: str) -> bool:
+    """Whether *text*, say `self`, is the converter itself: then all of its tensors are meant."""
+    return text.isidentifier() and evaluated(dbg, text) is source.conversion.model
+
+
 def matches(path: str, pattern: str) -> bool:
     """Whether *path* is meant by *pattern*, whole or from some component on; * crosses dots."""
     if _GLOB.search(pattern):

@@ -29,6 +29,11 @@ class PromptCompleter(Completer):
 
     def __init__(self, debugger: ModPdb) -> None:
         self._debugger = debugger
+        self._targets: dict[str, list[str]] = {}
+
+    def new_prompt(self) -> None:
+        """The program has gone on: what commands can be about is looked up again."""
+        self._targets.clear()
 
     def get_completions(
         self, document: Document, complete_event: CompleteEvent
@@ -52,7 +57,7 @@ class PromptCompleter(Completer):
         if entry is not None:
             yield from self._arguments(entry, rest)
             if not is_option(rest.rpartition(" ")[2]):
-                yield from self._python(rest, keywords=False)
+                yield from self._python(rest, for_command=True)
             return
         if name in ("b", "break", "tbreak", "cl", "clear", "help", "h"):
             yield from self._pdb_arguments(name, rest)
@@ -76,7 +81,9 @@ class PromptCompleter(Completer):
         if word.startswith("-"):
             yield from ((each, len(word)) for each in entry.options if each.startswith(word))
         elif entry.completes is not None:
-            for each in entry.completes(self._debugger, word):
+            if entry.name not in self._targets:  # a walk over the model, once and not at each key
+                self._targets[entry.name] = list(entry.completes(self._debugger, word))
+            for each in self._targets[entry.name]:
                 if each.startswith(word):
                     yield each, len(word)
 
@@ -85,13 +92,14 @@ class PromptCompleter(Completer):
             for each in self._names(rest):
                 yield each, len(rest)
 
-    def _python(self, text: str, keywords: bool = True) -> Iterator[tuple[str, int]]:
+    def _python(self, text: str, for_command: bool = False) -> Iterator[tuple[str, int]]:
+        """Names and attributes; *for_command* no keywords, and of a module what it holds."""
         match = _CHAIN.search(text)
         if match is None:
             return
         holder, dot, last = match[0].rpartition(".")
-        names = self._attributes(holder) if dot else self._frame_names()
-        if keywords and not dot:
+        names = self._attributes(holder, held_only=for_command) if dot else self._frame_names()
+        if not for_command and not dot:
             names += keyword.kwlist
         hidden = not last.startswith("_")
         for each in names:
@@ -104,8 +112,11 @@ class PromptCompleter(Completer):
             return []
         return sorted({*map(str, self._debugger.curframe_locals), *map(str, frame.f_globals)})
 
-    def _attributes(self, chain: str) -> list[str]:
-        """The attributes of ``a.b.c``, looked up without running a property."""
+    def _attributes(self, chain: str, held_only: bool = False) -> list[str]:
+        """The attributes of ``a.b.c``, looked up without running a property.
+
+        *held_only*: of a module only its modules, parameters and buffers.
+        """
         first, *rest = chain.split(".")
         frame = self._debugger.curframe
         if frame is None:
@@ -113,7 +124,10 @@ class PromptCompleter(Completer):
         value = self._debugger.curframe_locals.get(first, frame.f_globals.get(first, _MISSING))
         for name in rest:
             value = static_attribute(value, name)
-        return [] if value is _MISSING else sorted(static_names(value))
+        if value is _MISSING:
+            return []
+        held = [name for table in _tables(value) for name in table if isinstance(name, str)]
+        return held if held_only and held else sorted(static_names(value))
 
 
 def static_attribute(value: Any, name: str) -> Any:

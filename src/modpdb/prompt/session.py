@@ -33,10 +33,10 @@ class TerminalInput:
     """
 
     def __init__(self, debugger: ModPdb) -> None:
-        self._debugger = debugger
+        self._completer = PromptCompleter(debugger)
         self._session: PromptSession[str] = PromptSession(
             history=open_history(),
-            completer=PromptCompleter(debugger),
+            completer=self._completer,
             complete_while_typing=True,
             complete_in_thread=False,  # completers look at the script's objects
             lexer=_lexer() if debugger.use_color() else None,
@@ -50,6 +50,7 @@ class TerminalInput:
 
     def read(self, prompt: str) -> str:
         """The next line or block. Raises EOFError for Ctrl-D."""
+        self._completer.new_prompt()
         while True:
             try:
                 return self._session.prompt(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from rich.console import Group, RenderableType
@@ -11,7 +11,7 @@ from rich.text import Text
 
 from modpdb.probes.registered import NONE, TensorRow
 from modpdb.probes.tensors import Statistics
-from modpdb.probes.tree import Fold, ModuleFacts, ModuleNode, ModuleTree, folds
+from modpdb.probes.tree import Fold, ModuleFacts, ModuleTree, folds, walk
 from modpdb.views.folding import folded
 from modpdb.views.grid import Grid
 from modpdb.views.text import count, numbers, plural, printable, shape, size
@@ -66,7 +66,7 @@ def module_tree(
     *depth* is how many levels below the root are shown, *unfold* gives every block its rows,
     *type_glob* lists only modules whose class fits, by their full paths.
     """
-    rows = _rows(tree, depth, unfold)
+    rows = _rows(tree, depth, unfold, each_alone=type_glob is not None)
     if type_glob is not None:
         rows = (_by_path(row) for row in rows if _fits(row, type_glob))
     return Group(*_heading(tree), _table(rows))
@@ -137,8 +137,8 @@ def _ties(tree: ModuleTree) -> list[Text]:
     return [line]
 
 
-def _rows(tree: ModuleTree, depth: int | None, unfold: bool) -> Iterator[_Row]:
-    """The rows below the heading, in order."""
+def _rows(tree: ModuleTree, depth: int | None, unfold: bool, each_alone: bool) -> Iterator[_Row]:
+    """The rows below the heading, in order. *each_alone*: what a row above would say as well."""
     usual = _usual(tree)
     root = tree.root
     top = _Place(Fold((root,)), "", root.path, -1, frozenset(root.facts.flags))
@@ -150,11 +150,12 @@ def _rows(tree: ModuleTree, depth: int | None, unfold: bool) -> Iterator[_Row]:
             stack += _below(place, unfold)
             continue
         cut = depth is not None and place.level >= depth - 1
-        notes = _notes(place, usual, cut or not node.children)
+        notes = _notes(place, usual, cut or each_alone or not node.children)
         members = len(place.fold.members)
         yield _Row(place.label, place.path, place.level, node.facts, notes, members, place.copies)
         if not cut:
-            told = replace(place, said=place.said | set(notes) | set(node.facts.flags))
+            said = frozenset() if each_alone else set(notes) | set(node.facts.flags)
+            told = replace(place, said=place.said | said)
             stack += _below(told, unfold)
 
 
@@ -257,19 +258,31 @@ def _note_text(row: _Row) -> Text:
     return Text(" · ".join(words), "yellow")
 
 
-def matches(nodes: Sequence[ModuleNode]) -> RenderableType:
-    """Nodes of one tree by their full paths, those alike in all but their numbers joined."""
+def matches(tree: ModuleTree, paths: Container[str]) -> RenderableType:
+    """The nodes at *paths* by their full paths, those alike in all but their numbers joined."""
+    usual, said = _usual(tree), frozenset(tree.root.facts.flags)
+    found = [
+        (
+            node.path,
+            (node.facts, _notes(_Place(Fold((node,)), "", node.path, 0, said), usual, True)),
+        )
+        for node in walk(tree.root)
+        if node.path in paths
+    ]
     cells = []
-    for path, number, facts in folded((node.path, node.facts) for node in nodes):
+    for path, number, (facts, notes) in folded(found):
         name = Text(f"{number:,} × " if number > 1 else "", "bold")
         name.append(printable(f"{facts.class_name} {facts.detail}".strip()), "not bold cyan")
+        remark = Text("each" if number > 1 and facts.parameters else "", "dim")
+        for note in notes:
+            remark.append(" · " if remark else "", "dim").append(printable(note), "not dim yellow")
         cells.append(
             (
                 Text(printable(path)),
                 name,
                 Text(count(facts.parameters) if facts.parameters else ""),
                 Text(size(facts.parameter_bytes) if facts.parameter_bytes else ""),
-                Text("each" if number > 1 and facts.parameters else "", "dim"),
+                remark,
             )
         )
     return Grid(cells, right=frozenset({2, 3}))
