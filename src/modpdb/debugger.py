@@ -15,6 +15,7 @@ from modpdb.commands.breaks import BreakCommands
 from modpdb.commands.language import recognise
 from modpdb.commands.registry import COMMANDS, Command, UsageError, load_commands
 from modpdb.early import EarlyLines
+from modpdb.prompt.first import prompt_at_once
 from modpdb.prompt.plain import PlainInput
 from modpdb.rcfile import RcLine, read_rc_files
 from modpdb.repairs import Quit
@@ -317,9 +318,10 @@ class ModPdb(EarlyLines, BreakCommands, TracingPdb):
     def _input(self) -> PlainInput | TerminalInput:
         if self.at_terminal():
             if self._session is None:
-                from modpdb.prompt.session import TerminalInput
+                with prompt_at_once(self.prompt, self.stdin, self.stdout):
+                    from modpdb.prompt.session import TerminalInput
 
-                self._session = TerminalInput(self)
+                    self._session = TerminalInput(self)
             return self._session
         return self.plain_input()
 
