@@ -35,12 +35,11 @@ ROWS = (
         1.6,
         partial(first_prompt, terminal=False),
     ),
-    # No limit yet: importing prompt_toolkit takes about as long as all that pdbpp does.
     Row(
         "first-prompt-tty",
         "the same at a terminal",
         "pdbpp",
-        None,
+        1.6,
         partial(first_prompt, terminal=True),
     ),
     Row(
