@@ -243,3 +243,21 @@ def test_lora(modpdb_run, plain_run, tree: Path, llama_checkpoint, adapter, tmp_
     assert "preset llama.cpp-lora: c runs to stage tensors" in done.stdout
     assert "(ModPdb) 'LoraModel'\n" in done.stdout
     assert digest(out) == digest(plain_out)
+
+
+def test_display_args_and_p_of_tensors(modpdb_run, tmp_path: Path) -> None:
+    script = tmp_path / "s.py"
+    script.write_text(
+        "import torch\n"
+        "def f(t, state):\n"
+        "    u = t\n"
+        "    t = t + 1\n"
+        "    t = torch.empty(1 << 40, device='meta')\n"
+        "    return u\n"
+        "f(torch.zeros(1000, 1000), {'w': torch.ones(3, 3)})\n"
+    )
+    typed = "b f\nc\ndisplay t\nargs\nn\nn\nn\np t.shape\np 'alive'\nq\n"
+    said = modpdb_run([script], typed).stdout
+    assert "t = Tensor [1000, 1000] f32" in said and "state = {'w': Tensor [3, 3] f32}" in said
+    assert said.count("-->") == 2 and "'alive'" in said
+    assert said.count("tensor([") == 0

@@ -213,6 +213,8 @@ def _set_up_stages(debugger: ModPdb, preset: Preset, launch: Launch) -> None:
 
     debugger.stages = Stages(preset, debugger.engine, debugger.locator)
     debugger.stages.stop_only_at(launch.stops or preset.default)
+    if launch.stops:
+        return
     stops = debugger.stages.stopping()
     runs = f"c runs to stage {' or '.join(stops)}" if stops else "no stage stops"
     debugger.notes.append(f"preset {preset.name}: {runs} · `stages` lists, --stop STAGE changes it")

@@ -204,7 +204,7 @@ class RepairedPdb(pdbpp.Pdb):
         """display [EXPRESSION]
 
         Show EXPRESSION whenever its value has changed at a stop in this frame. A tensor counts
-        as changed when it is another object or its shape, dtype or version has changed.
+        as changed when it is another object: what is done in place is not seen.
         Without EXPRESSION: list what is displayed.
         """
         if not arg:
