@@ -523,3 +523,17 @@ def test_clear_with_nothing_to_clear_asks_nothing() -> None:
 def test_debug_knows_breakpoints_by_name() -> None:
     said = debug(sample, "b sample", "debug sample()", "c", "p 'inside', x if 0 else 1", "c", "q")
     assert said.index("ENTERING") < said.index("('inside', 1)") < said.index("LEAVING")
+
+
+def test_pm_is_where_the_last_exception_was_raised(capsys, monkeypatch) -> None:
+    from modpdb import pm
+
+    monkeypatch.setattr(sys, "stdin", io.StringIO("p denominator\nq\n"))
+    try:
+        denominator = 0
+        1 / denominator  # noqa: B018
+    except ZeroDivisionError as error:
+        monkeypatch.setattr(sys, "last_value", error, raising=False)
+        monkeypatch.setattr(sys, "last_exc", error, raising=False)
+    pm()
+    assert "(ModPdb) 0\n" in capsys.readouterr().out

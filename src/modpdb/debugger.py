@@ -200,6 +200,9 @@ class ModPdb(EarlyLines, BreakCommands, TracingPdb):
                 if self.postcmd(self.onecmd(line), line):
                     return True, self.cmdqueue
             return False, []
+        except KeyboardInterrupt:  # of a long command: the rest is dropped, the prompt comes
+            self.message("--KeyboardInterrupt--")
+            return False, []
         finally:
             self.cmdqueue = kept
             self._running_lines = False

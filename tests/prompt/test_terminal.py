@@ -220,3 +220,16 @@ def test_in_an_asyncio_loop(terminal, tmp_path: Path) -> None:
     t.expect(PROMPT)
     t.line("c")
     assert t.status() == 0
+
+
+def test_ctrl_c_stops_a_long_command_that_was_not_typed(terminal) -> None:
+    t = terminal("-c", "p next(n for n in iter(int, 1) if n)", "-c", "p 'dropped'", "s.py")
+    time.sleep(1.5)
+    t.child.kill(signal.SIGINT)
+    t.expect("KeyboardInterrupt")
+    t.expect(PROMPT)
+    t.line("p 'alive'")
+    assert "'dropped'" not in t.expect("'alive'\r")
+    t.expect(PROMPT)
+    t.line("q")
+    assert t.status() == 1
