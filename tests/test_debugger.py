@@ -531,9 +531,23 @@ def test_pm_is_where_the_last_exception_was_raised(capsys, monkeypatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("p denominator\nq\n"))
     try:
         denominator = 0
-        1 / denominator  # noqa: B018
+        1 / denominator
     except ZeroDivisionError as error:
         monkeypatch.setattr(sys, "last_value", error, raising=False)
         monkeypatch.setattr(sys, "last_exc", error, raising=False)
     pm()
     assert "(ModPdb) 0\n" in capsys.readouterr().out
+
+
+def test_what_was_called_from_the_prompt_shows_where_it_failed() -> None:
+    def fails(number: int) -> float:
+        return number / 0
+
+    def program() -> object:
+        call = fails
+        return [call]
+
+    said = debug(program, "n", "call(3)", "1 / 0", "c")
+    assert "*** ZeroDivisionError: division by zero\nTraceback (most recent call last):\n" in said
+    assert "in fails\n    return number / 0" in said
+    assert said.count("Traceback") == 1

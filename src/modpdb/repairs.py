@@ -140,7 +140,8 @@ class RepairedPdb(pdbpp.Pdb):
         print(msg, end=end, file=self.stdout)
 
     def error(self, msg: Any) -> None:
-        """pdb's one line. pdbpp 0.12 adds a traceback of what was typed; `pp` users know why."""
+        """pdb's one line. pdbpp 0.12 finds the traceback of what was typed by the name of its own
+        `default`: ours shows it itself."""
         self._seen_error = msg
         print("***", msg, file=self.stdout)
 
@@ -242,6 +243,19 @@ class RepairedPdb(pdbpp.Pdb):
             raise
         except BaseException as error:
             self.error("".join(traceback.format_exception_only(error)).strip().splitlines()[-1])
+            self._show_calls(error)
+
+    def _show_calls(self, error: BaseException) -> None:
+        """Where in what was called *error* was raised, as pdbpp shows it; nothing where it was
+        raised by the line typed."""
+        tb = error.__traceback__
+        while tb is not None and tb.tb_frame.f_code.co_filename != "<stdin>":
+            tb = tb.tb_next
+        if tb is None or tb.tb_next is None or not self.config.show_traceback_on_error:
+            return
+        lines = traceback.format_tb(tb.tb_next, limit=self.config.show_traceback_on_error_limit)
+        print("Traceback (most recent call last):", file=self.stdout)
+        print("".join(lines).rstrip(), file=self.stdout)
 
     def _complete_source(self, source: str) -> types.CodeType | None:
         """Compile *source*, reading on while it is an unfinished block. None: given up."""
