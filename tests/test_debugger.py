@@ -5,6 +5,7 @@ line was written.
 """
 
 import bdb
+import contextlib
 import io
 import linecache
 import os
@@ -551,3 +552,17 @@ def test_what_was_called_from_the_prompt_shows_where_it_failed() -> None:
     assert "*** ZeroDivisionError: division by zero\nTraceback (most recent call last):\n" in said
     assert "in fails\n    return number / 0" in said
     assert said.count("Traceback") == 1
+
+
+def test_sticky_escapes_what_the_script_says() -> None:
+    def fails() -> None:
+        raise RuntimeError("title \x1b]0;owned\x07")
+
+    def program() -> str:
+        with contextlib.suppress(RuntimeError):
+            fails()
+        return "\x1b]0;owned\x07"
+
+    said = debug(program, "sticky", "n", "n", "n", "n", "n", "n", "n", "c")
+    assert "RuntimeError: title \\x1b]0;owned\\x07" in said
+    assert "\x1b]" not in said and "\x07" not in said

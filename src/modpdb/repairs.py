@@ -9,6 +9,7 @@ import bdb
 import codeop
 import contextlib
 import io
+import re
 import sys
 import traceback
 import types
@@ -18,6 +19,8 @@ from typing import Any
 from modpdb._pdbpp import pdbpp
 
 _MISSING = object()
+# Control characters, but for those that pdbpp colours and clears with, tab and line end.
+_CONTROL = re.compile(r"(\x1b\[[\d;]*[mHJ])|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Quit(BaseException):
@@ -148,6 +151,15 @@ class RepairedPdb(pdbpp.Pdb):
     def postcmd(self, stop: Any, line: str) -> Any:
         """pdbpp 0.12 assumes a frame in sticky mode; an rc line has none yet."""
         return super().postcmd(stop, line) if self.stack else stop
+
+    def _print_if_sticky(self) -> None:
+        """pdbpp 0.12 prints exceptions and returned values as they are, control characters too."""
+        shown, self.stdout = self.stdout, io.StringIO()
+        try:
+            super()._print_if_sticky()
+        finally:
+            text, self.stdout = self.stdout.getvalue(), shown
+            self.stdout.write(_CONTROL.sub(lambda found: found[1] or ascii(found[0])[1:-1], text))
 
     def _sticky_handle_cls(self) -> None:
         """pdbpp 0.12 clears the screen even where there is none."""
