@@ -374,3 +374,15 @@ def test_what_a_hidden_parent_would_say_is_said() -> None:
 def test_a_count_is_refused() -> None:
     said = Prompt(variables(layer=nn.Linear(3, 2)))("10modules")
     assert said == "*** modules takes no count before it"
+
+
+@pytest.mark.parametrize("command", ["modules", "params", "linear-path"])
+def test_a_target_is_evaluated_once(command: str) -> None:
+    calls: list[int] = []
+
+    def make() -> int:
+        calls.append(1)
+        return 3
+
+    said = Prompt(variables(layer=nn.Linear(3, 2), make=make))(f"{command} self.make()")
+    assert ": it is a int" in said and calls == [1]

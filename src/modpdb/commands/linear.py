@@ -8,14 +8,15 @@ from modpdb.commands.registry import Arguments, UsageError, command
 from modpdb.commands.targets import (
     Held,
     Source,
+    Typed,
     complete_paths,
     held_modules,
     matches,
     matching_modules,
-    names_converter,
+    means_all,
     not_understood,
     split_target,
-    typed_module,
+    typed,
 )
 from modpdb.probes._static import class_name
 
@@ -37,27 +38,27 @@ def linear_path(dbg: ModPdb, arguments: Arguments) -> None:
     with the profiler and sets them beside the prediction. Without TARGET: every linear layer
     that the frame holds. In a conversion: checkpoint tensor, GGUF name and ggml shape.
     """
-    target, given = split_target(arguments.target)
+    text, given = split_target(arguments.target)
+    target = typed(dbg, text)
     run = bool(arguments.options.get("--run"))
-    module = typed_module(dbg, target) if target else None
-    if module is not None:
-        _show_layer(dbg, module, target, None, given, run)
+    if target.module is not None:
+        _show_layer(dbg, target.module, text, None, given, run)
         return
     held = held_modules(dbg)
     if isinstance(held, Source):
         _show_checkpoint(dbg, held, target, given, run)
-    elif not target:
+    elif not text:
         _list_layers(dbg, held)
     else:
         _show_matching(dbg, held, target, given, run)
 
 
-def _show_matching(dbg: ModPdb, held: Held, target: str, given: str, run: bool) -> None:
+def _show_matching(dbg: ModPdb, held: Held, target: Typed, given: str, run: bool) -> None:
     from modpdb.probes.linear import linears
 
     if held.where:
         dbg.message(held.where)
-    found = matching_modules(dbg, held, target)
+    found = matching_modules(held, target)
     if len(found) > 1:
         from modpdb.views.linear import linears as view
 
@@ -121,21 +122,21 @@ def _list_layers(dbg: ModPdb, held: Held) -> None:
 # -- a checkpoint being converted ----------------------------------------------------------------
 
 
-def _show_checkpoint(dbg: ModPdb, source: Source, target: str, given: str, run: bool) -> None:
+def _show_checkpoint(dbg: ModPdb, source: Source, target: Typed, given: str, run: bool) -> None:
     from modpdb.probes.linear_checkpoint import linear_rows
     from modpdb.views.linear import linears
     from modpdb.views.linear_checkpoint import checkpoint_linear_path
 
     if given or run:
         raise UsageError("a conversion has tensors, and no layer that could take INPUT or be run")
-    if not target or names_converter(dbg, source, target):
+    if means_all(source, target):
         found = _matrices(source)
     else:
-        found = _weights(source, target)
+        found = _weights(source, target.text)
         if not found:
             names = [tensor.name.removesuffix(".weight") for tensor in source.checkpoint.tensors]
-            raise UsageError(not_understood(dbg, target, "no tensor of the checkpoint", names))
-    if target and len(found) == 1:
+            raise UsageError(not_understood(target, "no tensor of the checkpoint", names))
+    if target.text and len(found) == 1:
         dbg.show(checkpoint_linear_path(_path_of(source, found[0])))
     else:
         dbg.show(linears(linear_rows(_path_of(source, each) for each in found)))

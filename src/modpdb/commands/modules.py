@@ -9,13 +9,14 @@ from modpdb.commands.registry import Arguments, UsageError, command
 from modpdb.commands.targets import (
     Held,
     Source,
+    Typed,
     complete_paths,
     held_modules,
     matches,
     matching_modules,
-    names_converter,
+    means_all,
     not_understood,
-    typed_module,
+    typed,
 )
 from modpdb.views.text import printable
 
@@ -46,28 +47,27 @@ def modules(dbg: ModPdb, arguments: Arguments) -> None:
 
     depth, unfold = arguments.number("-d"), bool(arguments.options.get("--unfold"))
     type_glob = arguments.text("-t")
-    target = arguments.target
+    target = typed(dbg, arguments.target)
 
     def show(module: Any, name: str) -> None:
         tree = module_tree(module, name)
         dbg.show(views.module_tree(tree, depth=depth, unfold=unfold, type_glob=type_glob))
 
-    module = typed_module(dbg, target) if target else None
-    if module is not None:
-        show(module, "")
+    if target.module is not None:
+        show(target.module, "")
         return
     held = held_modules(dbg)
     if isinstance(held, Source):
         _checkpoint_modules(dbg, held, target, depth, unfold, bool(type_glob))
         return
     _say_where(dbg, held)
-    if not target:
+    if not target.text:
         for name, root in held.roots:
             if len(held.roots) > 1:
                 dbg.message(f"{printable(name)}:")
             show(root, "")
         return
-    found = matching_modules(dbg, held, target)
+    found = matching_modules(held, target)
     if len(found) == 1:
         show(found[0][1], found[0][0])
         return
@@ -79,31 +79,31 @@ def modules(dbg: ModPdb, arguments: Arguments) -> None:
 
 
 def _checkpoint_modules(
-    dbg: ModPdb, source: Source, target: str, depth: int | None, unfold: bool, by_type: bool
+    dbg: ModPdb, source: Source, target: Typed, depth: int | None, unfold: bool, by_type: bool
 ) -> None:
     from modpdb.probes.checkpoints import checkpoint_tree
     from modpdb.views.modules import module_tree
 
     if by_type:
         raise UsageError("-t needs classes, and a checkpoint's tensor names tell none")
-    checkpoint = _chosen(dbg, source, target)
+    checkpoint = _chosen(source, target)
     tree = checkpoint_tree(checkpoint, source.conversion.class_name)
     dbg.show(module_tree(tree, depth=depth, unfold=unfold))
 
 
-def _chosen(dbg: ModPdb, source: Source, target: str) -> Checkpoint:
+def _chosen(source: Source, target: Typed) -> Checkpoint:
     """The checkpoint with the tensors at or below what *target* means."""
-    if not target or names_converter(dbg, source, target):
+    if means_all(source, target):
         return source.checkpoint
     tensors = tuple(
         tensor
         for tensor in source.checkpoint.tensors
-        if matches(tensor.name, target) or matches(tensor.name, f"{target}.*")
+        if matches(tensor.name, target.text) or matches(tensor.name, f"{target.text}.*")
     )
     if not tensors:
         names = [tensor.name for tensor in source.checkpoint.tensors]
         names += [name.rpartition(".")[0] for name in names]
-        raise UsageError(not_understood(dbg, target, "no tensor of the checkpoint", names))
+        raise UsageError(not_understood(target, "no tensor of the checkpoint", names))
     return replace(source.checkpoint, tensors=tensors)
 
 
@@ -142,10 +142,9 @@ def _tensors(dbg: ModPdb, arguments: Arguments, kind: Literal["parameters", "buf
     from modpdb.views.modules import tensor_rows
 
     stats = bool(arguments.options.get("--stats"))
-    target = arguments.target
-    module = typed_module(dbg, target) if target else None
-    if module is not None:
-        dbg.show(tensor_rows(parameters(module, kind, stats=stats)))
+    target = typed(dbg, arguments.target)
+    if target.module is not None:
+        dbg.show(tensor_rows(parameters(target.module, kind, stats=stats)))
         return
     held = held_modules(dbg)
     if isinstance(held, Source):
@@ -153,23 +152,23 @@ def _tensors(dbg: ModPdb, arguments: Arguments, kind: Literal["parameters", "buf
         return
     _say_where(dbg, held)
 
-    itself, below = held.chooses(target), held.chooses(f"{target}.*")
+    itself, below = held.chooses(target.text), held.chooses(f"{target.text}.*")
 
     def wanted(name: str) -> bool:
-        return not target or itself(name) or below(name)
+        return not target.text or itself(name) or below(name)
 
     rows = [
         row
         for prefix, root in held.prefixed()
         for row in parameters(root, kind, prefix=prefix, wanted=wanted, stats=stats)
     ]
-    if target and not rows:
+    if target.text and not rows:
         names = [row.name for _, root in held.roots for row in parameters(root, kind)]
-        raise UsageError(not_understood(dbg, target, f"no name among the {kind}", names))
+        raise UsageError(not_understood(target, f"no name among the {kind}", names))
     dbg.show(tensor_rows(rows))
 
 
-def _checkpoint_tensors(dbg: ModPdb, source: Source, target: str, kind: str, stats: bool) -> None:
+def _checkpoint_tensors(dbg: ModPdb, source: Source, target: Typed, kind: str, stats: bool) -> None:
     from modpdb.probes.checkpoints import tensor_rows
     from modpdb.views import modules as views
 
@@ -177,7 +176,7 @@ def _checkpoint_tensors(dbg: ModPdb, source: Source, target: str, kind: str, sta
         raise UsageError("a checkpoint does not tell buffers from parameters; `params` lists all")
     if stats:
         raise UsageError("--stats is for modules: of a checkpoint only headers are read")
-    dbg.show(views.tensor_rows(tensor_rows(_chosen(dbg, source, target).tensors)))
+    dbg.show(views.tensor_rows(tensor_rows(_chosen(source, target).tensors)))
 
 
 @command("locals")

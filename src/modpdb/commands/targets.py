@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import fnmatch
 import io
 import os
@@ -154,33 +153,40 @@ def _conversion_source(frames: list[Mapping[str, Any]]) -> Source | None:
 # -- what was typed ------------------------------------------------------------------------------
 
 
-def evaluated(dbg: ModPdb, text: str) -> Any:
-    """The value of *text* as an expression of the frame, a marker where it is none.
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """A target as typed, evaluated once as an expression of the frame: it may have effects.
 
-    The error, where it is not the path of something held, is for `explain_failure`.
+    ``value`` is a marker where that raised; ``refusal`` says what came of it where a module was
+    wanted.
     """
-    if _GLOB.search(text) and not text.replace("*", "").isidentifier():
-        try:
-            ast.parse(text, mode="eval")
-        except SyntaxError:
-            return _MISSING
+
+    text: str
+    value: Any = _MISSING
+    refusal: str = ""
+
+    @property
+    def module(self) -> Any:
+        """The module that it gives, None where it gives none."""
+        from modpdb.probes.module_state import is_module
+
+        return self.value if self.value is not _MISSING and is_module(self.value) else None
+
+
+def typed(dbg: ModPdb, text: str) -> Typed:
+    if not text:
+        return Typed("")
     try:
-        return eval(text, dbg.curframe.f_globals, dbg.curframe_locals)
-    except Exception:
-        return _MISSING
+        value = eval(text, dbg.curframe.f_globals, dbg.curframe_locals)
+    except Exception as error:
+        return Typed(text, refusal=f", and as Python: {type(error).__name__}: {error}")
+    return Typed(text, value, f": it is a {class_name(type(value))}")
 
 
-def typed_module(dbg: ModPdb, text: str) -> Any:
-    """The module that the expression *text* gives, None where it gives none."""
-    from modpdb.probes.module_state import is_module
-
-    value = evaluated(dbg, text)
-    return value if value is not _MISSING and is_module(value) else None
-
-
-def names_converter(dbg: ModPdb, source: Source, text: str) -> bool:
-    """Whether *text*, say `self`, is the converter itself: then all of its tensors are meant."""
-    return text.isidentifier() and evaluated(dbg, text) is source.conversion.model
+def means_all(source: Source, target: Typed) -> bool:
+    """Whether all of the checkpoint is meant: by nothing, or by the converter, say `self`."""
+    converter = source.conversion.model
+    return not target.text or (converter is not None and target.value is converter)
 
 
 def matches(path: str, pattern: str) -> bool:
@@ -190,40 +196,31 @@ def matches(path: str, pattern: str) -> bool:
     return path == pattern or path.endswith(f".{pattern}")
 
 
-def matching_modules(dbg: ModPdb, held: Held, pattern: str) -> list[tuple[str, Any]]:
+def matching_modules(held: Held, target: Typed) -> list[tuple[str, Any]]:
     """Modules of *held* by path or glob, each once. Raises UsageError for none."""
     found: dict[int, tuple[str, Any]] = {}
-    chosen = held.chooses(pattern)
+    chosen = held.chooses(target.text)
     for path, module in held.named():
         if path and chosen(path):
             found.setdefault(id(module), (path, module))
     if not found:
-        raise UsageError(
-            not_understood(dbg, pattern, "no module path", (p for p, _ in held.named()))
-        )
+        raise UsageError(not_understood(target, "no module path", (p for p, _ in held.named())))
     return list(found.values())
 
 
-def not_understood(dbg: ModPdb, text: str, what: str, names: Iterable[str]) -> str:
+def not_understood(target: Typed, what: str, names: Iterable[str]) -> str:
     """Why *text* is neither an expression nor a name, with the names that come nearest."""
     import difflib
 
+    text = target.text
     pool = list(dict.fromkeys(islice(names, 20_000)))
     near = difflib.get_close_matches(text, pool, n=2, cutoff=0.6)
     hint = f"; near: {', '.join(near)}" if near else ""
     if re.search(r"\s--?[a-zA-Z]", text):
         hint = "; options come before the target"
     elif not _PATH.fullmatch(text):
-        hint = _python_error(dbg, text) or hint
+        hint = target.refusal
     return f"{text!r} is {what} here{hint}"
-
-
-def _python_error(dbg: ModPdb, text: str) -> str:
-    try:
-        value = eval(text, dbg.curframe.f_globals, dbg.curframe_locals)
-    except Exception as error:
-        return f", and as Python: {type(error).__name__}: {error}"
-    return f": it is a {class_name(type(value))}"
 
 
 def split_target(text: str) -> tuple[str, str]:
