@@ -37,13 +37,11 @@ class _NotFound(Exception):
 class Target:
     """Code to run as __main__, and the names that Python would give it.
 
-    ``path`` is what Python would put at sys.path[0], None for nothing; ``argument`` the
-    script's sys.argv[0].
+    ``argument`` is the script's sys.argv[0].
     """
 
     code: types.CodeType
     names: dict[str, Any]
-    path: str | None
     argument: str
 
 
@@ -89,7 +87,10 @@ def _run(launch: Launch) -> int | str | None:
 
 
 def _find_target(launch: Launch) -> Target:
-    """Find and compile it as Python would. Raises CannotStart, or SyntaxError."""
+    """Find and compile it as Python would, sys.argv and sys.path included.
+
+    Raises CannotStart, SyntaxError, or what a package that -m imports raises.
+    """
     sys.argv[:] = ["-m" if launch.is_module else launch.target, *launch.arguments]
     if launch.is_module:
         return _module_target(launch.target)
@@ -114,7 +115,7 @@ def _script_target(typed: str) -> Target:
     names = {"__file__": file, "__loader__": SourceFileLoader("__main__", file)}
     folder = None if sys.flags.safe_path else os.path.dirname(os.path.realpath(file))
     _replace_path(folder)
-    return Target(code, names, folder, typed)
+    return Target(code, names, typed)
 
 
 def _check_decodes(typed: str, source: bytes) -> None:
@@ -139,7 +140,7 @@ def _folder_target(typed: str) -> Target:
         _, spec, code = runpy._get_main_module_details(_NotFound)  # type: ignore[attr-defined]
     except _NotFound as error:
         raise CannotStart(f"{typed!r} cannot be run: {error}") from None
-    return Target(code, _names_of(spec), path, typed)
+    return Target(code, _names_of(spec), typed)
 
 
 def _module_target(name: str) -> Target:
@@ -148,7 +149,7 @@ def _module_target(name: str) -> Target:
         _, spec, code = runpy._get_module_details(name, _NotFound)  # type: ignore[attr-defined]
     except _NotFound as error:
         raise CannotStart(str(error)) from None
-    return Target(code, _names_of(spec), os.getcwd(), spec.origin or name)
+    return Target(code, _names_of(spec), spec.origin or name)
 
 
 def _names_of(spec: Any) -> dict[str, Any]:

@@ -386,3 +386,14 @@ def test_a_target_is_evaluated_once(command: str) -> None:
 
     said = Prompt(variables(layer=nn.Linear(3, 2), make=make))(f"{command} self.make()")
     assert ": it is a int" in said and calls == [1]
+
+
+def test_own_parameters_stand_beside_the_total() -> None:
+    attention = nn.MultiheadAttention(4, 2)  # in_proj of its own, out_proj below it
+    own = attention.in_proj_weight.numel() + attention.in_proj_bias.numel()
+    ask = Prompt(variables(net=nn.Sequential(attention, nn.Linear(4, 4))))
+    rows = ask("modules self.net").splitlines()
+    (row,) = [row for row in rows if "MultiheadAttention" in row]
+    assert f"own {own}" in row and f" {own + 20} " in row
+    assert not any("own" in row for row in rows if "Linear" in row)
+    assert f"own {own}" in ask("modules self.net[0]").splitlines()[0]

@@ -83,6 +83,8 @@ def _by_path(row: _Row) -> _Row:
 def _heading(tree: ModuleTree) -> list[Text]:
     facts = tree.root.facts
     said = [f"{count(facts.parameters)} parameters", _memory(facts.parameter_bytes)]
+    if facts.own_parameters and tree.root.children:
+        said.append(f"own {count(facts.own_parameters)}")
     if facts.buffer_bytes:
         said.append(f"buffers {size(facts.buffer_bytes)}")
     said += _dtypes(tree)
@@ -210,6 +212,8 @@ def _notes(place: _Place, usual: frozenset[str], last: bool) -> tuple[str, ...]:
     ]
     notes += [flag for flag in facts.flags if last or flag != "partly frozen"]
     notes = [note for note in notes if note not in place.said]
+    if facts.own_parameters and node.children:  # the column counts those below as well
+        notes.append(f"own {count(facts.own_parameters)}")
     if facts.buffer_bytes and last:
         notes.append(f"buffers {size(facts.buffer_bytes)}")
     for tie in node.ties:
