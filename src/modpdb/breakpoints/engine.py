@@ -29,15 +29,14 @@ class TraceEngine:
         self._has_lines = has_lines
         # By identity: hashing a code object costs more than the call it stands for.
         self._watched: dict[int, tuple[types.CodeType, int, list[Reached]]] = {}
-        self._names: set[str] = set()
         self._waits = False
+        self._lines = False
 
     def watch(self, code: types.CodeType, reached: Reached) -> None:
         """Ask *reached* whenever *code* is entered: once per call, not when a generator goes
         on."""
         entry = self._watched.setdefault(id(code), (code, entry_offset(code), []))
         entry[2].append(reached)
-        self._names.add(code.co_name)
         if self._waits:
             sys.settrace(self._waiting)
 
@@ -46,7 +45,6 @@ class TraceEngine:
             callbacks[:] = [each for each in callbacks if each != reached]
             if not callbacks:
                 del self._watched[id(code)]
-        self._names = {code.co_name for code, _, _ in self._watched.values()}
 
     def enters(self, frame: types.FrameType) -> bool:
         """Whether somebody wants to stop in *frame*, for which a call event is at hand.
@@ -65,6 +63,7 @@ class TraceEngine:
         function to watch is loaded.
         """
         self._waits = True
+        self._lines = lines
         sys.settrace(self._waiting if lines or self._watched else None)
 
     def rest(self) -> None:
@@ -72,8 +71,8 @@ class TraceEngine:
         self._waits = False
 
     def _waiting(self, frame: types.FrameType, event: str, arg: Any) -> Any:
-        code = frame.f_code
-        if code.co_name in self._names or self._has_lines(code):
+        code = frame.f_code  # asked for every call there is
+        if id(code) in self._watched or (self._lines and self._has_lines(code)):
             return self._dispatch(frame, event, arg)
         return None
 
