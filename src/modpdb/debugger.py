@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import os
 import signal
+import threading
 import traceback
 import types
 from typing import TYPE_CHECKING, Any
@@ -87,30 +88,24 @@ class ModPdb(EarlyLines, BreakCommands, TracingPdb):
         if self._in_forked_child():
             self.set_continue()
             return
-        self.ended = frame is None
-        if frame is None:
-            self._sticky_skip_cls = True
-        else:
-            self.stopped_in(frame)
-        self._interrupted = False
-        self._restore_sigint()
-        exceptions, tb = (), tb_or_exc
-        if hasattr(self, "_get_tb_and_exceptions"):
-            exceptions, tb = self._get_tb_and_exceptions(tb_or_exc)
-        self._in_interaction = True
-        try:
+        with self.at_prompt():
+            self.ended = frame is None
+            if frame is None:
+                self._sticky_skip_cls = True
+            else:
+                self.stopped_in(frame)
+            self._restore_sigint()
+            exceptions, tb = (), tb_or_exc
+            if hasattr(self, "_get_tb_and_exceptions"):
+                exceptions, tb = self._get_tb_and_exceptions(tb_or_exc)
             with self._holding(exceptions):
                 self.setup(frame, tb)
                 resumed, self.waiting = self._run_lines(self.waiting)
-                if resumed:
-                    self.forget()
-                    return
-                self._show_stop()
-                self.config.before_interaction_hook(self)
-                self._cmdloop()
+                if not resumed:
+                    self._show_stop()
+                    self.config.before_interaction_hook(self)
+                    self._cmdloop()
                 self.forget()
-        finally:
-            self._in_interaction = False
             if self.stages is not None:
                 self.stages.at = None
 
@@ -134,6 +129,9 @@ class ModPdb(EarlyLines, BreakCommands, TracingPdb):
         if not self.sticky:
             self.print_stack_entry(self.stack[self.curindex])
             self.print_hidden_frames_count()
+        thread = threading.current_thread()
+        if thread is not threading.main_thread():
+            self.message(f"thread {thread.name}")
         if self.stages is not None and self.stages.at is not None:
             spec = self.stages.at.spec
             self.message(f"stage {spec.name}: {spec.says}")
@@ -151,20 +149,17 @@ class ModPdb(EarlyLines, BreakCommands, TracingPdb):
         if self._in_forked_child():
             self.set_continue()
             return False
-        last = self.lastcmd
-        self.stopped_in(frame)
-        self.setup(frame, None)
-        self._in_interaction = True
-        try:
+        with self.at_prompt():
+            last = self.lastcmd
+            self.stopped_in(frame)
+            self.setup(frame, None)
             resumed, _ = self._run_lines(list(self.commands[number]))
             self.lastcmd = last
             if not self.commands_silent[number]:
                 self._show_stop()
             if self.commands_doprompt[number] and not resumed:
                 self._cmdloop()
-        finally:
-            self._in_interaction = False
-        self.forget()
+            self.forget()
         return False
 
     # -- the loop ------------------------------------------------------------------------------

@@ -61,18 +61,23 @@ class RepairedPdb(pdbpp.Pdb):
         finally:
             self.enterframe = None  # 3.13's bdb keeps the last traced frame alive
 
-    # bdb lets only BdbQuit end these quietly (all versions).
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """While something runs under this debugger. bdb lets only BdbQuit end that quietly (all
+        versions)."""
+        with contextlib.suppress(Quit):
+            yield
 
     def run(self, *args: Any, **kwargs: Any) -> None:
-        with contextlib.suppress(Quit):
+        with self.running():
             super().run(*args, **kwargs)
 
     def runeval(self, *args: Any, **kwargs: Any) -> Any:
-        with contextlib.suppress(Quit):
+        with self.running():
             return super().runeval(*args, **kwargs)
 
     def runcall(self, *args: Any, **kwargs: Any) -> Any:
-        with contextlib.suppress(Quit):
+        with self.running():
             return super().runcall(*args, **kwargs)
 
     # -- what pdbpp leaves behind --------------------------------------------------------------

@@ -2,110 +2,288 @@
 
 from __future__ import annotations
 
+import bdb
 import contextlib
 import os
 import signal
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
-from modpdb.breakpoints.engine import TraceEngine
-from modpdb.breakpoints.locations import Locator
+from modpdb.breakpoints.books import reached_line
+from modpdb.breakpoints.engine import Engine
+from modpdb.breakpoints.locations import LineSearch, Locator
 from modpdb.repairs import Quit, RepairedPdb
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
+class _PerThread:
+    """An attribute that bdb keeps once in the debugger (all versions): each thread steps by
+    itself, and with one for all breakpoints are met twice or not at all."""
+
+    def __init__(self, default: Any = None) -> None:
+        self._default = default
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is None:
+            return self
+        return instance.thread.__dict__.get(self._name, self._default)
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        instance.thread.__dict__[self._name] = value
+
+
 class TracingPdb(RepairedPdb):
-    """RepairedPdb with the engine: nothing is traced that nobody waits for."""
+    """RepairedPdb with the engine: traced is only what somebody steps through."""
+
+    botframe = _PerThread()
+    stopframe = _PerThread()
+    returnframe = _PerThread()
+    stoplineno = _PerThread(-1)
+    frame_returning = _PerThread()
+    enterframe = _PerThread()
+    currentbp = _PerThread(0)
+    _traces = _PerThread(False)
+    _tracer_before = _PerThread()
+    _stopped_at = _PerThread()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._forget_lines()
+        self.thread = threading.local()
+        self.engine = Engine(self)
+        self.locator = Locator(self.engine.wiring, self.canonic)
+        self._lines: dict[tuple[str, int], tuple[LineSearch, Callable[..., bool]]] = {}
+        self._prompt_lock = threading.RLock()
         super().__init__(*args, **kwargs)
-        self.locator = Locator()
-        self.engine = TraceEngine(self.trace_dispatch, self.has_lines)
         self.ended = False  # post-mortem: nothing runs any more
         self.waiting: list[str] = []  # lines to run at the next stop
         self._launched = False
         self._interrupted = False
+        self._leaving = False
+        self._prompting = 0
         self.reset()  # bdb and pdb miss attributes (curframe, botframe) before the first stop
+
+    # -- woken by the engine -----------------------------------------------------------------------
+
+    def wake(self, frame: types.FrameType) -> None:
+        """Stop at the next line event of *frame*."""
+        self._set_stopinfo(frame, None)
+        self._trace_from(frame)
+
+    def stop_now(self, frame: types.FrameType) -> None:
+        """Stop in *frame*, whose line event this is."""
+        self._set_stopinfo(None, None)
+        if self.botframe is None:
+            self.botframe = _bottom(frame)
+        super().user_line(frame)
+        if self.quitting:
+            self._leave()
+
+    def stops_anyway(self, frame: types.FrameType, line: int) -> bool:
+        """Whether stepping stops, or has stopped, at this line event of *frame*.
+
+        Then breakpoints are not asked, as bdb does not ask them.
+        """
+        if self._stopped_at == (id(frame), frame.f_lasti):
+            self._stopped_at = None
+            return True
+        if not self._traces or frame.f_trace is None:
+            return False
+        stop = self.stopframe
+        return stop is None or (stop is frame and 0 <= self.stoplineno <= line)
+
+    def user_line(self, frame: types.FrameType) -> None:
+        super().user_line(frame)
+        wiring = self.engine.wiring
+        if wiring.rings_after_line_event and wiring.waits_at(frame.f_code, frame.f_lineno):
+            self._stopped_at = (id(frame), frame.f_lasti)
+
+    # -- tracing -----------------------------------------------------------------------------------
 
     def trace_dispatch(self, frame: types.FrameType, event: str, arg: Any) -> Any:
         if frame.f_code.co_filename.startswith(_PACKAGE):
             return None  # our own code: where stepping leaves the script
-        if event == "call" and not self.quitting and self.engine.enters(frame):
-            return self.wake(frame)
-        return super().trace_dispatch(frame, event, arg)
+        if self.engine.wiring.tracer.look(frame, event):
+            return frame.f_trace
+        if event == "call" and not self._may_stop_in(frame):
+            return frame.f_trace
+        if not self._traces:
+            self._trace()  # run() and its like install bdb's trace function by themselves
+        try:
+            traced = super().trace_dispatch(frame, event, arg)
+        except Quit:
+            self._leave()
+        # After a line that resumes the frame has the tracer back that it had before.
+        return traced if self._traces else frame.f_trace
 
-    def wake(self, frame: types.FrameType) -> Callable[..., Any]:
-        """Let bdb stop at the next line of *frame*."""
-        self._set_stopinfo(frame, None)
-        return self._trace_from(frame)
+    def _may_stop_in(self, frame: types.FrameType) -> bool:
+        """Whether bdb may want to stop in a call, asked in no time: `n` over a call that takes an
+        hour asks this for every call in it."""
+        stop = self.stopframe
+        return stop is None or stop is frame or self.botframe is None
 
-    def _trace_from(self, frame: types.FrameType) -> Callable[..., Any]:
+    def reset(self) -> None:
+        super().reset()
+        self._traces = False
+        self.thread.frames_before = []
+
+    def _trace_from(self, frame: types.FrameType) -> None:
         """Trace *frame* and its callers, down to the script's first."""
-        each: types.FrameType | None = frame
-        while each is not None:
+        if self.botframe is None:
+            self.botframe = _bottom(frame)
+        self._trace()
+        before: list[tuple[types.FrameType, Any]] = self.thread.frames_before
+        for each in _callers(frame, self.botframe):
+            if each.f_trace is not None and each.f_trace != self.trace_dispatch:
+                before.append((each, each.f_trace))
             each.f_trace = self.trace_dispatch
-            if each is self.botframe:
-                break
-            each = each.f_back
+
+    def _trace(self) -> None:
+        """Trace this thread, and remember who did before."""
+        if not self._traces:
+            self._traces = True
+            self._tracer_before = self._other_tracer()
+            self.thread.frames_before = []
         sys.settrace(self.trace_dispatch)
-        return self.trace_dispatch
+
+    def _other_tracer(self) -> Any:
+        """Who traces this thread beside modpdb."""
+        tracer = sys.gettrace()
+        return None if tracer in (self.trace_dispatch, self.engine.wiring.tracer.function) else tracer
+
+    def _stop_tracing(self) -> None:
+        """Give the tracer that was there before its thread and its frames back."""
+        if not self._traces:
+            return
+        self._traces = False
+        tracer = self.engine.wiring.tracer
+        for each in _callers(sys._getframe(), self.botframe):
+            if each.f_trace == self.trace_dispatch:
+                each.f_trace = tracer.local(each)
+        for each, function in self.thread.frames_before:
+            each.f_trace = function
+        self.thread.frames_before = []
+        sys.settrace(self._tracer_before)
+        self._tracer_before = None
+        tracer.start()
 
     def stopped_in(self, frame: types.FrameType) -> None:
         """The program stands in *frame*: bdb traces from here, whatever woke it."""
-        self.engine.rest()
         self._trace_from(frame)
 
     def set_continue(self) -> None:
-        super().set_continue()
-        frame: types.FrameType | None = sys._getframe()
-        while frame is not None:
-            if frame.f_trace is not None and not self.has_lines(frame.f_code):
-                del frame.f_trace
-            if frame is self.botframe:
-                break
-            frame = frame.f_back
-        self.engine.wait(lines=any(any(lines) for lines in self.breaks.values()))
+        """bdb's goes on tracing while there are breakpoints (all versions)."""
+        self.settle()
+        self._set_stopinfo(self.botframe, None, -1)
+        self._stop_tracing()
 
-    def has_lines(self, code: types.CodeType) -> bool:
-        """Whether *code* has a line with a breakpoint."""
-        file = code.co_filename
-        if file not in self._lines_of:
-            self._lines_of[file] = frozenset(self.breaks.get(self.canonic(file), ()))
-        lines = self._lines_of[file]
-        if not lines:
-            return False
-        known = self._has_lines.get(id(code))
-        if known is None:
-            found = any(line in lines for _, _, line in code.co_lines())
-            known = self._has_lines[id(code)] = (found, code)  # the code, for its id
-        return known[0]
+    def set_quit(self) -> None:
+        super().set_quit()
+        self._leaving = True
+
+    def _leave(self) -> NoReturn:
+        """The user's `q`: out of the script, from whatever thread it was typed in."""
+        if threading.current_thread() is threading.main_thread():
+            raise Quit from None
+        if self._launched:
+            _raise_in_main_thread(Quit)
+        raise SystemExit from None  # what threading lets a thread end by without a word
+
+    @contextlib.contextmanager
+    def at_prompt(self) -> Iterator[None]:
+        """While commands are taken: of one thread at a time, and with all breakpoints at rest for
+        what is evaluated."""
+        with self._prompt_lock, self.engine.resting():
+            if self._leaving and threading.current_thread() is not threading.main_thread():
+                raise SystemExit  # another thread's `q`, while this one waited
+            self._interrupted = False
+            self._in_interaction = True
+            self._prompting = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._in_interaction = False
+                self.settle()
+
+    def settle(self) -> None:
+        """Let the engine wire what commands have changed, and say what that costs."""
+        for said in self.engine.wiring.settle():
+            self.message(said)
+
+    # -- breakpoints on lines ----------------------------------------------------------------------
 
     def _add_to_breaks(self, filename: str, lineno: int) -> None:
         super()._add_to_breaks(filename, lineno)
-        self._forget_lines()
+        if lineno and (filename, lineno) not in self._lines:
+            self._watch_line(filename, lineno)
+
+    def _watch_line(self, file: str, line: int) -> None:
+        def reached(frame: types.FrameType) -> bool:
+            if self.stops_anyway(frame, line):
+                return False
+            breakpoint = reached_line(file, line, frame, self.error)
+            if breakpoint is None:
+                return False
+            self.currentbp = breakpoint.number
+            if breakpoint.temporary:
+                self.do_clear(str(breakpoint.number))
+            return True
+
+        def found(code: types.CodeType) -> None:
+            self.engine.watch(code, reached, line)
+
+        self._lines[file, line] = self.locator.search_line(file, line, found), reached
 
     def _prune_breaks(self, filename: str, lineno: int) -> None:
         super()._prune_breaks(filename, lineno)
-        self._forget_lines()
+        if (filename, lineno) not in bdb.Breakpoint.bplist:
+            self._forget_line(filename, lineno)
 
-    def _forget_lines(self) -> None:
-        self._lines_of: dict[str, frozenset[int]] = {}
-        self._has_lines: dict[int, tuple[bool, types.CodeType]] = {}
+    def _forget_line(self, file: str, line: int) -> None:
+        if (file, line) in self._lines:
+            search, reached = self._lines.pop((file, line))
+            self.engine.unwatch(reached)
+            self.locator.forget(search)
+
+    def clear_all_breaks(self) -> Any:
+        for file, line in list(self._lines):
+            self._forget_line(file, line)
+        return super().clear_all_breaks()
+
+    # The engine notices them.
+
+    def break_here(self, frame: types.FrameType) -> bool:
+        return False
 
     def break_anywhere(self, frame: types.FrameType) -> bool:
-        """Up to 3.13 bdb asks for the file only, and traces every function of it by lines."""
-        return self.has_lines(frame.f_code)
+        return False
+
+    # -- running -----------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        self.engine.begin()
+        try:
+            with super().running():
+                yield
+        finally:
+            self._stop_tracing()
+            self.engine.end()
 
     def set_trace(
         self, frame: types.FrameType | None = None, commands: list[str] | None = None
     ) -> None:
         """bdb's goes down to the interpreter's first frame (all versions)."""
         bottom = self.botframe if self._launched else None
+        self.engine.begin()
+        before = self._tracer_before if self._traces else self._other_tracer()
         super().set_trace(frame or sys._getframe().f_back)
+        self._traces, self._tracer_before = True, before
         if bottom is not None:
             self.botframe = bottom  # the stack ends at the script, not in the launcher
         self.waiting += commands or []
@@ -114,22 +292,27 @@ class TracingPdb(RepairedPdb):
         """Run the script; *stop* at its first line, else at the first breakpoint or stage."""
         self.reset()
         self._launched = True
+        self._leaving = False
+        before = sys.gettrace()
+        self.engine.begin()
+        code = self.engine.wiring.instrument(code, main=True)
         try:
             if stop:
-                sys.settrace(self.trace_dispatch)
+                self._trace()
             else:
                 self.botframe = sys._getframe()
                 self.set_continue()
             exec(code, namespace)
         except BaseException:
-            if self.quitting:
+            if self._leaving:
                 raise Quit from None  # the script made another exception of it
             raise
         finally:
-            self.engine.rest()
-            sys.settrace(None)
+            self._stop_tracing()
+            sys.settrace(before)
+            self.engine.end()
             self._launched = False
-        if self.quitting:
+        if self._leaving:
             raise Quit  # the script swallowed it
 
     def get_stack(self, f: types.FrameType | None, t: types.TracebackType | None) -> Any:
@@ -157,6 +340,9 @@ class TracingPdb(RepairedPdb):
                 signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _interrupt(self, signum: int, frame: types.FrameType | None) -> None:
+        if self._in_interaction and self._prompting != threading.get_ident():
+            _raise_in(self._prompting, KeyboardInterrupt)  # it is that thread's command
+            return
         if self._in_interaction or self._interrupted or frame is None:
             self._interrupted = False
             raise KeyboardInterrupt
@@ -171,3 +357,34 @@ class TracingPdb(RepairedPdb):
     def at_terminal(self) -> bool:
         """Whether a person types and reads."""
         raise NotImplementedError
+
+
+def _callers(
+    frame: types.FrameType | None, bottom: types.FrameType | None
+) -> Iterator[types.FrameType]:
+    """*frame* and those that called it, down to *bottom*."""
+    while frame is not None:
+        yield frame
+        if frame is bottom:
+            return
+        frame = frame.f_back
+
+
+def _bottom(frame: types.FrameType) -> types.FrameType:
+    *_, last = _callers(frame, None)
+    return last
+
+
+def _raise_in(thread: int, error: type[BaseException]) -> None:
+    """Raise *error* in a thread, at its next instruction."""
+    import ctypes
+
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error))
+
+
+def _raise_in_main_thread(error: type[BaseException]) -> None:
+    main = threading.main_thread().ident
+    assert main is not None
+    _raise_in(main, error)
+    if callable(signal.getsignal(signal.SIGINT)):
+        os.kill(os.getpid(), signal.SIGINT)  # it may be waiting for something

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bdb
+import functools
 import traceback
 import types
 from collections.abc import Callable
@@ -82,3 +83,30 @@ class NamedBreakpoint(bdb.Breakpoint):
 def named_breakpoints() -> list[NamedBreakpoint]:
     """Those in bdb's books, by number."""
     return [each for each in bdb.Breakpoint.bpbynumber if isinstance(each, NamedBreakpoint)]
+
+
+def reached_line(
+    file: str, line: int, frame: types.FrameType, complain: Callable[[str], None]
+) -> bdb.Breakpoint | None:
+    """The breakpoint at *file*, *line* that stops in *frame*."""
+    for each in tuple(bdb.Breakpoint.bplist.get((file, line), ())):
+        if not each.enabled:
+            continue
+        each.hits += 1
+        if each.cond:
+            try:
+                if not eval(_compiled(each.cond), frame.f_globals, frame.f_locals):
+                    continue
+            except BaseException as error:
+                complain(f"condition of breakpoint {each.number}: {error!r}")
+                return each
+        if each.ignore > 0:
+            each.ignore -= 1
+            continue
+        return each
+    return None
+
+
+@functools.lru_cache(maxsize=1024)
+def _compiled(condition: str) -> types.CodeType:
+    return compile(condition.lstrip(" \t"), "<condition>", "eval", dont_inherit=True)

@@ -1,88 +1,256 @@
 """The alarm clock: wakes bdb up on the right frame, and decides nothing about stepping.
 
-bdb keeps the books and does all stepping. While the program runs on, the engine watches for the
-entry into functions that somebody waits for and for files with line breakpoints; so far with
-sys.settrace, which is asked for every call and looks into those only.
+bdb keeps the books and does all stepping. Somebody who waits for a function or a line has the
+engine watch its code object; what it takes to notice that the program comes by is a wiring's
+matter, chosen by Python version: sys.monitoring from 3.12 on, hook calls in the code object on
+3.11, sys.settrace where neither is to be had.
 """
 
 from __future__ import annotations
 
-import dis
+import contextlib
+import functools
+import os
 import sys
+import threading
 import types
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from modpdb.breakpoints.settrace import Tracer
 
 Reached = Callable[[types.FrameType], bool]
-"""Asked as a frame enters a watched function: stop there?"""
+"""Asked when the program comes by: stop there? Must not raise; may be asked in any thread."""
 
 
-class TraceEngine:
-    """Watches by sys.settrace.
+class Debugger(Protocol):
+    """What the engine wakes."""
 
-    ``dispatch`` is bdb's trace function; ``has_lines`` tells whether code may hit a line
-    breakpoint.
+    def wake(self, frame: types.FrameType) -> object:
+        """Stop at the next line event of *frame*, which is about to come."""
+
+    def stop_now(self, frame: types.FrameType) -> object:
+        """Stop in *frame*, whose line event this is."""
+
+
+class Watch:
+    """Somebody who waits: whom to ask, and for which debugger."""
+
+    __slots__ = ("engine", "reached")
+
+    def __init__(self, reached: Reached, engine: Engine) -> None:
+        self.reached = reached
+        self.engine = engine
+
+
+class Place:
+    """A code object in which somebody waits: at its entry, at some of its lines.
+
+    The tuples are replaced and never changed: other threads may be going through them.
     """
 
-    def __init__(self, dispatch: Any, has_lines: Callable[[types.CodeType], bool]) -> None:
-        self._dispatch = dispatch
-        self._has_lines = has_lines
-        # By identity: hashing a code object costs more than the call it stands for.
-        self._watched: dict[int, tuple[types.CodeType, int, list[Reached]]] = {}
-        self._waits = False
-        self._lines = False
+    def __init__(self, code: types.CodeType) -> None:
+        self.code = code
+        self.entry: tuple[Watch, ...] = ()
+        self.lines: dict[int, tuple[Watch, ...]] = {}
 
-    def watch(self, code: types.CodeType, reached: Reached) -> None:
-        """Ask *reached* whenever *code* is entered: once per call, not when a generator goes
-        on."""
-        entry = self._watched.setdefault(id(code), (code, entry_offset(code), []))
-        entry[2].append(reached)
-        if self._waits:
-            sys.settrace(self._waiting)
+    def add(self, watch: Watch, line: int | None) -> None:
+        if line is None:
+            self.entry += (watch,)
+        else:
+            self.lines = {**self.lines, line: (*self.lines.get(line, ()), watch)}
+
+    def remove(self, engine: Engine, reached: Reached) -> bool:
+        """Whether there was such a watch."""
+
+        def without(watches: tuple[Watch, ...]) -> tuple[Watch, ...]:
+            return tuple(w for w in watches if w.engine is not engine or w.reached != reached)
+
+        before = self.entry, self.lines
+        self.entry = without(self.entry)
+        kept = {line: without(watches) for line, watches in self.lines.items()}
+        self.lines = {line: watches for line, watches in kept.items() if watches}
+        return before != (self.entry, self.lines)
+
+    def is_watched(self) -> bool:
+        return bool(self.entry or self.lines)
+
+    def entered(self, frame: types.FrameType) -> None:
+        """*frame*, a new call, stands before its first line."""
+        for engine in _who_stops(self.entry, frame):
+            engine.debugger.wake(frame)
+
+    def before_line(self, frame: types.FrameType, line: int) -> None:
+        """The line event of *line* is about to come."""
+        for engine in _who_stops(self.lines.get(line, ()), frame):
+            engine.debugger.wake(frame)
+
+    def at_line(self, frame: types.FrameType, line: int) -> bool:
+        """This is the line event of *line*; whether it was stopped at."""
+        stopped = _who_stops(self.lines.get(line, ()), frame)
+        for engine in stopped:
+            engine.debugger.stop_now(frame)
+        return bool(stopped)
+
+
+class _Thread(threading.local):
+    """Debuggers at their prompt in this thread: what is evaluated there rings no alarm."""
+
+    resting: tuple[Engine, ...] = ()
+
+
+_thread = _Thread()
+_at_work: list[Engine] = []  # the last is woken: as bdb's instances, only one traces at a time
+
+
+def _who_stops(watches: tuple[Watch, ...], frame: types.FrameType) -> list[Engine]:
+    """All are asked: a stage must see a call even where a breakpoint stops it already."""
+    stops: list[Engine] = []
+    resting = _thread.resting
+    for watch in watches:
+        engine = watch.engine
+        if not _at_work or engine is not _at_work[-1] or engine in resting:
+            continue
+        _thread.resting = (*resting, engine)  # conditions may come by breakpoints, too
+        try:
+            if watch.reached(frame) and engine not in stops:
+                stops.append(engine)
+        finally:
+            _thread.resting = resting
+    return stops
+
+
+class Wiring:
+    """How a process notices that a place is reached. One for all debuggers.
+
+    This one notices nothing by itself; what cannot be wired is left to ``tracer``.
+    """
+
+    rings_after_line_event = False
+    """Whether a tracer sees the line event before the alarm rings."""
+
+    def __init__(self) -> None:
+        from modpdb.breakpoints.settrace import Tracer
+
+        self.tracer: Tracer = Tracer()
+        self.problem = ""  # why this is not the wiring that it should be
+        self._places: dict[int, Place] = {}
+
+    def place(self, code: types.CodeType) -> Place:
+        code = self.original(code)
+        place = self._places.get(id(code))
+        if place is None:
+            place = self._places[id(code)] = Place(code)
+        return place
+
+    def waits_at(self, code: types.CodeType, line: int) -> bool:
+        place = self._places.get(id(self.original(code)))
+        return place is not None and line in place.lines
+
+    def places(self) -> list[Place]:
+        return list(self._places.values())
+
+    def original(self, code: types.CodeType) -> types.CodeType:
+        """The code object of which *code* is a hooked copy, or itself."""
+        return code
+
+    def changed(self, place: Place) -> None:
+        """Somebody has come to wait at *place*, or has gone."""
+        if place.is_watched():
+            self.tracer.trace({id(place.code): (place.code, place)})
+        else:
+            self.tracer.forget(place.code)
+
+    def instrument(self, code: types.CodeType, main: bool = False) -> types.CodeType:
+        """What to run in the place of a module's *code*, which has not begun to run.
+
+        *main*: of the script, where breakpoints will be set while it runs.
+        """
+        return code
+
+    def settle(self) -> list[str]:
+        """Wire all that has changed in code that is loaded already; sentences about what that
+        costs where it does."""
+        return []
+
+    def executing(self, code: types.CodeType) -> None:
+        """*code* is about to be executed as it is, by exec() or by Python's import."""
+
+    def after_fork(self) -> None:
+        """In a forked child: ring no more."""
+        for place in self.places():
+            place.entry, place.lines = (), {}
+            self.changed(place)
+        self.tracer.trace_only({})
+
+
+@functools.cache
+def wiring() -> Wiring:
+    """The wiring of this process."""
+    chosen = _best_wiring()
+    os.register_at_fork(after_in_child=chosen.after_fork)
+    return chosen
+
+
+def _best_wiring() -> Wiring:
+    if sys.version_info < (3, 12):
+        from modpdb.breakpoints.patching import Patching
+
+        return Patching()
+    from modpdb.breakpoints.monitoring import Monitoring, NoToolId
+
+    try:
+        return Monitoring()
+    except NoToolId as error:
+        fallback = Wiring()
+        fallback.problem = f"{error}: breakpoints use sys.settrace, which slows the script down"
+        return fallback
+
+
+class Engine:
+    """A debugger's way to the wiring."""
+
+    def __init__(self, debugger: Debugger) -> None:
+        self.debugger = debugger
+
+    @property
+    def wiring(self) -> Wiring:
+        return wiring()
+
+    def watch(self, code: types.CodeType, reached: Reached, line: int | None = None) -> None:
+        """Ask *reached* whenever *code* is entered, once per call; with *line*, whenever a line
+        event of that line is about to come."""
+        place = wiring().place(code)
+        place.add(Watch(reached, self), line)
+        wiring().changed(place)
 
     def unwatch(self, reached: Reached) -> None:
-        for code, _, callbacks in list(self._watched.values()):
-            callbacks[:] = [each for each in callbacks if each != reached]
-            if not callbacks:
-                del self._watched[id(code)]
+        for place in wiring().places():
+            if place.remove(self, reached):
+                wiring().changed(place)
 
-    def enters(self, frame: types.FrameType) -> bool:
-        """Whether somebody wants to stop in *frame*, for which a call event is at hand.
+    def begin(self) -> None:
+        """The program runs under this debugger from now on, and under no other."""
+        self.end()
+        _at_work.append(self)
 
-        All are asked: a stage must see a call even where a breakpoint stops it already.
-        """
-        watched = self._watched.get(id(frame.f_code))
-        if watched is None or frame.f_lasti != watched[1]:
-            return False
-        return any([reached(frame) for reached in watched[2]])  # noqa: C419  each is asked
+    def end(self) -> None:
+        """Under the debugger before, if there is one."""
+        if self in _at_work:
+            _at_work.remove(self)
 
-    def wait(self, lines: bool) -> None:
-        """The program runs on: trace what matters only, from the next call on.
+    @staticmethod
+    def original(code: types.CodeType) -> types.CodeType:
+        """The code object of which *code* is a hooked copy, or itself."""
+        return wiring().original(code)
 
-        *lines*: there are line breakpoints. With nothing to wait for nothing is traced, until a
-        function to watch is loaded.
-        """
-        self._waits = True
-        self._lines = lines
-        sys.settrace(self._waiting if lines or self._watched else None)
-
-    def rest(self) -> None:
-        """The program has stopped: bdb traces it from here on."""
-        self._waits = False
-
-    def _waiting(self, frame: types.FrameType, event: str, arg: Any) -> Any:
-        code = frame.f_code  # asked for every call there is
-        if id(code) in self._watched or (self._lines and self._has_lines(code)):
-            return self._dispatch(frame, event, arg)
-        return None
-
-
-def entry_offset(code: types.CodeType) -> int:
-    """The offset of the RESUME at which a call event of a *new* call arrives.
-
-    A generator that goes on raises call events too, at other RESUMEs.
-    """
-    for instruction in dis.get_instructions(code):
-        if instruction.opname == "RESUME":
-            return instruction.offset
-    return 0
+    @contextlib.contextmanager
+    def resting(self) -> Iterator[None]:
+        """In this thread, while the debugger is at its prompt."""
+        before = _thread.resting
+        _thread.resting = (*before, self)
+        try:
+            yield
+        finally:
+            _thread.resting = before

@@ -12,7 +12,7 @@ from modpdb.breakpoints.books import NamedBreakpoint, named_breakpoints
 from modpdb.breakpoints.locations import Spec, executable_lines, function_code, nearest
 
 if TYPE_CHECKING:
-    from modpdb.breakpoints.engine import TraceEngine
+    from modpdb.breakpoints.engine import Engine
     from modpdb.breakpoints.locations import Locator
 
 _LINE = re.compile(r"(?:(?P<file>.+):)?\s*(?P<line>\d+)")
@@ -23,7 +23,7 @@ class BreakCommands:
     """pdb's breakpoint commands with modpdb's places. Mixed into ModPdb."""
 
     if TYPE_CHECKING:
-        engine: TraceEngine
+        engine: Engine
         locator: Locator
         curframe: Any
         curframe_locals: Any
@@ -33,6 +33,7 @@ class BreakCommands:
 
         def message(self, msg: str, end: str = "\n") -> None: ...
         def error(self, msg: Any) -> None: ...
+        def settle(self) -> None: ...
         def _add_to_breaks(self, filename: str, lineno: int) -> None: ...
 
     def do_break(self, arg: str, temporary: bool = False) -> None:
@@ -57,6 +58,7 @@ class BreakCommands:
             self._break_line(match["file"], int(match["line"]), temporary, condition or None)
         else:
             self._break_function(place, temporary, condition or None)
+        self.settle()
 
     do_b = do_break
 
@@ -148,7 +150,7 @@ class BreakCommands:
 
     def _search_for(self, breakpoint: NamedBreakpoint) -> None:
         def reached(frame: types.FrameType) -> bool:
-            if not breakpoint.reached(frame, self.error):
+            if self.stops_anyway(frame, frame.f_code.co_firstlineno) or not breakpoint.reached(frame, self.error):
                 return False
             self.currentbp = breakpoint.number
             if breakpoint.temporary:

@@ -7,7 +7,7 @@ import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
-from modpdb.breakpoints.engine import TraceEngine
+from modpdb.breakpoints.engine import Engine
 from modpdb.breakpoints.locations import Locator
 from modpdb.presets import Preset, StageSpec
 from modpdb.probes._static import class_attribute, instance_dict
@@ -57,9 +57,10 @@ class Stage:
         return False
 
     def _inside_another(self, frame: types.FrameType, owner: object) -> bool:
+        original = Engine.original
         caller = frame.f_back
         while caller is not None:
-            if id(caller.f_code) in self.codes and first_argument(caller) is owner:
+            if id(original(caller.f_code)) in self.codes and first_argument(caller) is owner:
                 return True
             caller = caller.f_back
         return False
@@ -84,14 +85,14 @@ def _has(owner: object, name: str) -> bool:
 class Stages:
     """The stages of the preset that is on, and the one at which the program stands."""
 
-    def __init__(self, preset: Preset, engine: TraceEngine, locator: Locator) -> None:
+    def __init__(self, preset: Preset, engine: Engine, locator: Locator) -> None:
         self.preset = preset
         self.stages = {spec.name: Stage(spec) for spec in preset.stages}
         self.at: Stage | None = None
         for stage in self.stages.values():
             self._arm(stage, engine, locator)
 
-    def _arm(self, stage: Stage, engine: TraceEngine, locator: Locator) -> None:
+    def _arm(self, stage: Stage, engine: Engine, locator: Locator) -> None:
         def reached(frame: types.FrameType) -> bool:
             if not stage.reached(frame):
                 return False

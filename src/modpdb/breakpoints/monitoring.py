@@ -1,0 +1,92 @@
+"""Notices by sys.monitoring (3.12 and later): events set on single code objects.
+
+A LINE event is not bdb's line event: on a jump back to the same line (`for …: s += i`) it does not
+fire, and on 3.13 and 3.14 not in one-line functions and lambdas. LINE, JUMP and a PY_START whose
+callback never disables it together are exact.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from typing import Any
+
+from modpdb.breakpoints.engine import Place, Wiring
+
+_TOOL_IDS = (3, 4)  # 0, 1, 2 and 5 are for debuggers, coverage, profilers and optimizers
+
+
+class NoToolId(Exception):
+    """Every id of sys.monitoring that we may take is taken."""
+
+
+class Monitoring(Wiring):
+    """Sets events on the code objects of places, under a tool id of our own."""
+
+    rings_after_line_event = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._monitoring: Any = sys.monitoring  # type: ignore[attr-defined,unused-ignore]
+        self._tool = self._take_tool_id()
+        self._positions: dict[int, list[int | None]] = {}
+        self._armed: dict[int, int] = {}  # events, by the id of the code
+        events = self._monitoring.events
+        self._at_lines = events.LINE | events.JUMP | events.PY_START
+        for event, callback in (
+            (events.PY_START, self._started),
+            (events.LINE, self._at_line),
+            (events.JUMP, self._jumped),
+        ):
+            self._monitoring.register_callback(self._tool, event, callback)
+
+    def _take_tool_id(self) -> int:
+        for tool in _TOOL_IDS:
+            try:
+                self._monitoring.use_tool_id(tool, "modpdb")
+                return tool
+            except ValueError:  # in use
+                continue
+        names = " and ".join(str(self._monitoring.get_tool(tool)) for tool in _TOOL_IDS)
+        raise NoToolId(f"sys.monitoring's tool ids 3 and 4 are taken by {names}")
+
+    def changed(self, place: Place) -> None:
+        events = 0
+        if place.lines:
+            events = self._at_lines
+        elif place.entry:
+            events = self._monitoring.events.PY_START
+        armed = self._armed.get(id(place.code), 0)
+        if events != armed:
+            self._monitoring.set_local_events(self._tool, place.code, events)
+            self._armed[id(place.code)] = events
+        elif place.lines:
+            self._monitoring.restart_events()  # the new line may have been disabled by now
+        if not events:
+            for table in (self._places, self._positions, self._armed):
+                table.pop(id(place.code), None)
+
+    def _started(self, code: types.CodeType, offset: int) -> None:
+        place = self._places.get(id(code))
+        if place is not None and place.entry:
+            place.entered(sys._getframe(1))
+
+    def _at_line(self, code: types.CodeType, line: int) -> Any:
+        place = self._places.get(id(code))
+        if place is None or line not in place.lines:
+            return self._monitoring.DISABLE
+        place.at_line(sys._getframe(1), line)
+        return None
+
+    def _jumped(self, code: types.CodeType, offset: int, to: int) -> Any:
+        place = self._places.get(id(code))
+        if place is None or to > offset:
+            return self._monitoring.DISABLE
+        lines = self._positions.get(id(code))
+        if lines is None:
+            lines = self._positions[id(code)] = [line for line, _, _, _ in code.co_positions()]
+        line = lines[to // 2]
+        if line is None or line not in place.lines or line != lines[offset // 2]:
+            return self._monitoring.DISABLE
+        place.at_line(sys._getframe(1), line)
+        return None
