@@ -52,6 +52,7 @@ class TracingPdb(RepairedPdb):
     _traces = _PerThread(False)
     _tracer_before = _PerThread()
     _stopped_at = _PerThread()
+    _untraced = _PerThread(False)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.thread = threading.local()
@@ -80,7 +81,11 @@ class TracingPdb(RepairedPdb):
         self._set_stopinfo(None, None)
         if self.botframe is None:
             self.botframe = _bottom(frame)
-        super().user_line(frame)
+        self._untraced = True
+        try:
+            super().user_line(frame)
+        finally:
+            self._untraced = False
         if self.quitting:
             self._leave()
 
@@ -102,6 +107,12 @@ class TracingPdb(RepairedPdb):
         wiring = self.engine.wiring
         if wiring.rings_after_line_event and wiring.waits_at(frame.f_code, frame.f_lineno):
             self._stopped_at = (id(frame), frame.f_lasti)
+
+    def _execute(self, code: types.CodeType) -> None:
+        """Up to 3.12 what is assigned reaches the frame only when a trace function returns."""
+        super()._execute(code)
+        if self._untraced and sys.version_info < (3, 13):
+            _write_back(self.curframe, self.curframe_locals)
 
     # -- tracing -----------------------------------------------------------------------------------
 
@@ -185,6 +196,7 @@ class TracingPdb(RepairedPdb):
     def set_quit(self) -> None:
         super().set_quit()
         self._leaving = True
+        self.engine.end()  # what is run on the way out stops nowhere
 
     def _leave(self) -> NoReturn:
         """The user's `q`: out of the script, from whatever thread it was typed in."""
@@ -388,3 +400,19 @@ def _raise_in_main_thread(error: type[BaseException]) -> None:
     _raise_in(main, error)
     if callable(signal.getsignal(signal.SIGINT)):
         os.kill(os.getpid(), signal.SIGINT)  # it may be waiting for something
+
+
+def _write_back(frame: types.FrameType, edited: dict[str, Any]) -> None:
+    """Give *frame* the values in *edited*, its f_locals (up to 3.12).
+
+    PyFrame_LocalsToFast does nothing unless f_locals was read since it last ran, and reading
+    f_locals overwrites what was edited.
+    """
+    import ctypes
+
+    kept = dict(edited)
+    fresh = frame.f_locals
+    for name in fresh.keys() - kept.keys():
+        del fresh[name]
+    fresh.update(kept)
+    ctypes.pythonapi.PyFrame_LocalsToFast(ctypes.py_object(frame), ctypes.c_int(1))

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 Reached = Callable[[types.FrameType], bool]
 """Asked when the program comes by: stop there? Must not raise; may be asked in any thread."""
 
+Begins = Callable[[types.CodeType, str | None], None]
+"""Told of code that is about to run, and the name of its module where that is known."""
+
 
 class Debugger(Protocol):
     """What the engine wakes."""
@@ -129,12 +132,16 @@ class Wiring:
 
     rings_after_line_event = False
     """Whether a tracer sees the line event before the alarm rings."""
+    sees_copies = False
+    """Whether new code is told of when it first runs, wherever it is from; else when executed."""
 
     def __init__(self) -> None:
         from modpdb.breakpoints.settrace import Tracer
 
         self.tracer: Tracer = Tracer()
         self.problem = ""  # why this is not the wiring that it should be
+        self._begins: list[Begins] = []
+        self._auditing = False
         self._places: dict[int, Place] = {}
 
     def place(self, code: types.CodeType) -> Place:
@@ -174,8 +181,41 @@ class Wiring:
         costs where it does."""
         return []
 
-    def executing(self, code: types.CodeType) -> None:
-        """*code* is about to be executed as it is, by exec() or by Python's import."""
+    def watch_new_code(self, begins: Begins) -> None:
+        """From now on tell *begins* of code that no import of a file has brought.
+
+        Where sys.monitoring does not tell, that is an audit hook, which cannot be taken away again
+        and makes id(), open() and the like 0.2 µs slower. It tells of exec() only.
+        """
+        if begins not in self._begins:
+            self._begins.append(begins)
+            if len(self._begins) == 1:
+                self._see_new_code()
+
+    def forget_new_code(self, begins: Begins) -> None:
+        if begins in self._begins:
+            self._begins.remove(begins)
+
+    def _see_new_code(self) -> None:
+        if not self._auditing:
+            self._auditing = True
+            sys.addaudithook(self._audit)
+
+    def _audit(self, event: str, args: tuple[object, ...]) -> None:
+        if event == "exec" and self._begins and type(args[0]) is types.CodeType:
+            code = args[0]
+            # Imports go by exec(), too: these have been told of, and may be hooked copies.
+            if self.original(code) is code and not code.co_filename.startswith("<"):
+                self._tell(code, None)
+                self._executing(code)
+
+    def _tell(self, code: types.CodeType, module: str | None) -> None:
+        for begins in tuple(self._begins):
+            begins(code, module)
+
+    def _executing(self, code: types.CodeType) -> None:
+        """*code* is about to run as it is."""
+        self.tracer.start()
 
     def after_fork(self) -> None:
         """In a forked child: ring no more."""

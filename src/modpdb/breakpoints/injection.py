@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bytecode import ConcreteBytecode, ConcreteInstr
+from bytecode.concrete import ExceptionTableEntry
 from bytecode.instr import InstrLocation
 
 _NOWHERE = InstrLocation(None, None, None, None)
@@ -89,10 +90,9 @@ class _Flow:
         self._falls: dict[int, int] = {}
         self._jumps: dict[int, list[int]] = defaultdict(list)
         self._find_edges()
-        self._tried: dict[int, list[set[int | None]]] = defaultdict(list)
+        self._tried: dict[int, list[range]] = defaultdict(list)  # by the handler
         for entry in concrete.exception_table:
-            first, last = self.index_at[entry.start_offset], self.index_at[entry.stop_offset]
-            self._tried[self.index_at[entry.target]].append(set(self.lines[first : last + 1]))
+            self._tried[self.index_at[entry.target]].append(self.tried(entry))
 
     def _find_edges(self) -> None:
         previous: int | None = None
@@ -120,16 +120,15 @@ class _Flow:
         """Whether an event fires when *i* is reached from above; None where it never is."""
         return self.fires(self._falls[i], i) if i in self._falls else None
 
-    def handling_fires(self, i: int) -> bool:
-        """Whether an event fires at the exception handler *i*: unless all that it handles lies on
-        its own line."""
-        return any(lines != {self.lines[i]} for lines in self._tried[i])
+    def tried(self, entry: ExceptionTableEntry) -> range:
+        """The instructions that *entry* of the exception table covers."""
+        return range(self.index_at[entry.start_offset], self.index_at[entry.stop_offset] + 1)
 
     def may_fire(self, i: int) -> bool:
         return bool(
             self.falling_fires(i)
-            or any(self.fires(p, i) for p in self._jumps[i])
-            or (i in self._tried and self.handling_fires(i))
+            or any(self.fires(p, i) for p in self._jumps.get(i, ()))
+            or any(self.fires(p, i) for tried in self._tried.get(i, ()) for p in tried)
         )
 
 
@@ -244,16 +243,19 @@ class _Writer:
                 return offsets
 
     def _exception_table(self, offsets: list[int]) -> Iterator[int]:
+        """The original's, with entries split where raising on one line leads into the handler's
+        hook and raising on another past it."""
         flow = self._flow
         for entry in self._concrete.exception_table:
-            first, last = flow.index_at[entry.start_offset], flow.index_at[entry.stop_offset]
-            start = offsets[self._start[first]]
-            length = offsets[self._end[last]] - start
             target = flow.index_at[entry.target]
-            fires = set(flow.lines[first : last + 1]) != {flow.lines[target]}
-            handler = offsets[self._landing(target, fires)]
             depth = entry.stack_depth << 1 | entry.push_lasti
-            yield from _table_entry(start, length, handler, depth)
+            tried = flow.tried(entry)
+            for fires, part in itertools.groupby(tried, lambda p: flow.fires(p, target)):
+                first, *rest = part
+                start = offsets[self._start[first]]
+                length = offsets[self._end[rest[-1] if rest else first]] - start
+                handler = offsets[self._landing(target, fires)]
+                yield from _table_entry(start, length, handler, depth)
 
 
 def _with_caches(

@@ -129,7 +129,11 @@ class Wiring(Protocol):
 
     def instrument(self, code: types.CodeType, main: bool = False) -> types.CodeType: ...
 
-    def executing(self, code: types.CodeType) -> None: ...
+    sees_copies: bool
+
+    def watch_new_code(self, begins: Callable[[types.CodeType, str | None], None]) -> None: ...
+
+    def forget_new_code(self, begins: Callable[[types.CodeType, str | None], None]) -> None: ...
 
 
 class Locator:
@@ -156,8 +160,7 @@ class Locator:
         self._watch_imports()
         for module, code in self._known(spec):
             search.offer(module, code)
-        if not search.codes:
-            watch_exec(self._executed)
+        self._watch_new_code(search)
         return search
 
     def search_line(
@@ -169,13 +172,16 @@ class Locator:
         self._watch_imports()
         for code in self._known_of(file):
             search.offer(code)
-        if not search.codes:
-            watch_exec(self._executed)
+        self._watch_new_code(search)
         return search
 
     def _watch_imports(self) -> None:
         if self._stop_watching is None:
             self._stop_watching = watch_imports(self.loaded)
+
+    def _watch_new_code(self, search: Search | LineSearch) -> None:
+        if self._wiring.sees_copies or not search.codes:
+            self._wiring.watch_new_code(self._begins)
 
     def exists(self, spec: Spec) -> bool:
         """Whether *spec* names a function that is there already."""
@@ -219,7 +225,7 @@ class Locator:
         if self._stop_watching is not None:
             self._stop_watching()
             self._stop_watching = None
-        watch_exec(self._executed, False)
+        self._wiring.forget_new_code(self._begins)
 
     def loaded(self, module: str, code: types.CodeType) -> types.CodeType:
         """A module's code is about to run: offer what is in it to every search. Returns what to
@@ -239,12 +245,15 @@ class Locator:
             for line_search in lines:
                 line_search.offer(each)
 
-    def _executed(self, code: types.CodeType) -> None:
-        """exec() is about to run *code*. Its module is not known by name."""
-        if code.co_filename.startswith("<") or self._wiring.original(code) is not code:
-            return
-        self._offer("?", code)
-        self._wiring.executing(code)
+    def _begins(self, code: types.CodeType, module: str | None) -> None:
+        """Code is about to run that no import has brought, or not as it is."""
+        if (
+            code.co_name in self._by_last
+            or None in self._by_last
+            or (self._by_file and self._canonic(code.co_filename) in self._by_file)
+            or code.co_name == "<module>"
+        ):
+            self._offer(module or "?", code)
 
 
 def function_code(value: object) -> types.CodeType | None:
@@ -310,38 +319,6 @@ def _get_code(self: importlib.machinery.SourceFileLoader, fullname: str) -> type
 _get_code.__code__ = _get_code.__code__.replace(
     co_filename="<frozen importlib._bootstrap_external>"
 )
-
-
-# -- code that is executed ---------------------------------------------------------------------
-
-
-Executed = Callable[[types.CodeType], None]
-
-_exec_listeners: list[Executed] = []
-_auditing = False
-
-
-def watch_exec(executed: Executed, wanted: bool = True) -> None:
-    """Call *executed* with the code of every exec() before it runs, or no longer.
-
-    That is an audit hook, which cannot be taken away again and makes id(), open() and the like
-    0.2 µs slower: so it is there only once somebody looks for what no import has brought.
-    """
-    global _auditing
-    if executed in _exec_listeners:
-        if not wanted:
-            _exec_listeners.remove(executed)
-    elif wanted:
-        _exec_listeners.append(executed)
-        if not _auditing:
-            _auditing = True
-            sys.addaudithook(_audit)
-
-
-def _audit(event: str, args: tuple[object, ...]) -> None:
-    if event == "exec" and _exec_listeners and type(args[0]) is types.CodeType:
-        for listener in list(_exec_listeners):
-            listener(args[0])
 
 
 # -- lines -------------------------------------------------------------------------------------

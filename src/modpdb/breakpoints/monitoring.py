@@ -11,7 +11,7 @@ import sys
 import types
 from typing import Any
 
-from modpdb.breakpoints.engine import Place, Wiring
+from modpdb.breakpoints.engine import Begins, Place, Wiring
 
 _TOOL_IDS = (3, 4)  # 0, 1, 2 and 5 are for debuggers, coverage, profilers and optimizers
 
@@ -24,6 +24,7 @@ class Monitoring(Wiring):
     """Sets events on the code objects of places, under a tool id of our own."""
 
     rings_after_line_event = True
+    sees_copies = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,10 +67,25 @@ class Monitoring(Wiring):
             for table in (self._places, self._positions, self._armed):
                 table.pop(id(place.code), None)
 
-    def _started(self, code: types.CodeType, offset: int) -> None:
+    def _see_new_code(self) -> None:
+        """Everywhere, code that starts for the first time: then the event is disabled there."""
+        self._monitoring.set_events(self._tool, self._monitoring.events.PY_START)
+
+    def forget_new_code(self, begins: Begins) -> None:
+        super().forget_new_code(begins)
+        if not self._begins:
+            self._monitoring.set_events(self._tool, 0)
+
+    def _started(self, code: types.CodeType, offset: int) -> Any:
+        if id(code) not in self._places:
+            name = sys._getframe(1).f_globals.get("__name__")
+            self._tell(code, name if isinstance(name, str) else None)
         place = self._places.get(id(code))
-        if place is not None and place.entry:
+        if place is None:
+            return self._monitoring.DISABLE
+        if place.entry:
             place.entered(sys._getframe(1))
+        return None
 
     def _at_line(self, code: types.CodeType, line: int) -> Any:
         place = self._places.get(id(code))

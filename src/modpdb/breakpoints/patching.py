@@ -236,14 +236,14 @@ class Patching(Wiring):
         for each in _still_made(code, offset):
             yield from self._uncovered(each)
 
-    def executing(self, code: types.CodeType) -> None:
-        if id(code) not in self._originals and self._add_stray(code, code):
+    def _executing(self, code: types.CodeType) -> None:
+        if self._add_stray(code, code):
             self.tracer.start()
 
     def _add_stray(self, what: _Runs, code: types.CodeType, offset: int = -1) -> bool:
         """Trace *what*, which has come to *offset* in *code*, if somebody waits in vain there."""
         codes = dict(self._uncovered(code, offset))
-        if not codes:
+        if all(map(self.tracer.traces, codes)):
             return False
         codes.setdefault(id(code), (code, self.place(code)))  # to see it return
         self._strays.append(_Stray(what, codes))

@@ -45,6 +45,9 @@ class Tracer:
     def forget(self, code: types.CodeType) -> None:
         self.trace_only({key: each for key, each in self._traced.items() if key != id(code)})
 
+    def traces(self, key: int) -> bool:
+        return key in self._traced
+
     def start(self) -> None:
         """Trace this thread from now on, unless somebody else does."""
         if self._traced and sys.gettrace() is None:
