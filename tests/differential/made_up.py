@@ -88,6 +88,7 @@ LEAVING = (
 )
 
 PLAIN, GENERATOR, COROUTINE, ASYNC_GENERATOR = "plain", "generator", "coroutine", "async generator"
+ASYNC = (COROUTINE, ASYNC_GENERATOR)
 YIELDING = ("tot += (yield num) or 0", "yield tot; yield num", "yield (\n    tot\n)")
 # How a function of the one kind uses one of the other.
 CALLS = {
@@ -99,6 +100,10 @@ CALLS = {
         "made = CALLEE(num); tot += next(made, 0); del made",
     ),
     (PLAIN, COROUTINE): ("tot += drive(CALLEE(num))",),
+    (PLAIN, ASYNC_GENERATOR): (
+        "async def gather():\n    return sum([item async for item in CALLEE(num)])\n"
+        "tot += drive(gather())",
+    ),
     (GENERATOR, GENERATOR): ("yield from CALLEE(num)", "got = yield from \\\n    CALLEE(SMALL)"),
     (COROUTINE, COROUTINE): ("tot += await CALLEE(num)", "tot += await CALLEE(\n    SMALL,\n)"),
     (COROUTINE, ASYNC_GENERATOR): (
@@ -121,7 +126,7 @@ class Scope:
 
     @property
     def is_async(self) -> bool:
-        return self.kind in (COROUTINE, ASYNC_GENERATOR)
+        return self.kind in ASYNC
 
     def choices(self) -> list[str]:
         """The statements that may stand here, the simplest first."""
@@ -169,7 +174,7 @@ def block(draw: st.DrawFn, scope: Scope) -> str:
 
 @st.composite
 def programs(draw: st.DrawFn) -> str:
-    """Source of a module with one to four functions, and calls of them."""
+    """Source of a module with some functions, and of the calls of them all."""
     parts = [PRELUDE]
     callees: tuple[tuple[str, str], ...] = ()
     kinds = st.sampled_from((PLAIN, GENERATOR, COROUTINE, ASYNC_GENERATOR))
@@ -177,18 +182,28 @@ def programs(draw: st.DrawFn) -> str:
         name = f"work{number}"
         parts.append(draw(function(name, Scope(kind, callees))))
         callees = (*callees, (name, kind))
-    parts.append(draw(function("main", Scope(PLAIN, callees))))
-    calls = draw(st.lists(SMALL.map("main({})".format), min_size=1, max_size=3))
-    return "\n".join((*parts, *calls, ""))
+    uses = [CALLS[PLAIN, kind][0].replace("CALLEE", name) for name, kind in callees]
+    parts.append(definition("main", PLAIN, "\n".join(uses)))
+    return "\n".join((*parts, CALLING, *draw(st.sampled_from(([], ["main(2)"]))), ""))
+
+
+CALLING = """\
+for num in range(4):
+    try: main(num)
+    except Exception: pass
+"""
 
 
 @st.composite
 def function(draw: st.DrawFn, name: str, scope: Scope) -> str:
-    """Every function of a generator's kind yields, and every other returns, at its end."""
-    last = "yield tot" if "generator" in scope.kind else "return tot"
-    head = f"{'async ' if scope.is_async else ''}def {name}(num, tot=0):"
-    body = "\n".join(("global COUNT", draw(block(scope)), last))
-    return f"{head}\n{textwrap.indent(body, '    ')}\n"
+    return definition(name, scope.kind, draw(block(scope)))
+
+
+def definition(name: str, kind: str, body: str) -> str:
+    """A function; a generator yields at its end, and every other kind returns a number."""
+    last = "yield tot" if kind in (GENERATOR, ASYNC_GENERATOR) else "return tot"
+    head = f"{'async ' if kind in ASYNC else ''}def {name}(num, tot=0):"
+    return "\n".join((head, textwrap.indent(f"global COUNT\n{body}\n{last}", "    "), ""))
 
 
 # -- sessions ------------------------------------------------------------------------------------
@@ -197,14 +212,14 @@ CONDITIONS = st.sampled_from(
     ("num > 1", "tot % 2 == 0", "num == 2 or tot", "False", "True", "item", "1 // tot")
 )
 COUNTS = st.integers(0, 4)
-MOVES = ("c", "n", "s", "r", "unt")
+MOVES = ("c", "c", "n", "s", "r", "unt")
 VALUES = (PROBE, "p ('seen:', num)", "p ('seen:', tot, num + 1)", "p ('seen:', COUNT)")
 
 
 @st.composite
 def breakpoint_set(draw: st.DrawFn, lines: Sequence[int]) -> str:
     command = draw(st.sampled_from(("b", "b", "b", "tbreak")))
-    condition = draw(st.none() | CONDITIONS)
+    condition = draw(st.none() | st.none() | CONDITIONS)
     place = draw(st.sampled_from(lines))
     return f"{command} {place}" + (f", {condition}" if condition else "")
 
@@ -252,12 +267,14 @@ def looks(draw: st.DrawFn) -> str:
 def sessions(draw: st.DrawFn, program: str, first_line: int = 1) -> Session:
     """Some breakpoints, then whatever may be typed; *first_line*: none is set before that."""
     lines = [line for line in stopping_lines(program) if line >= first_line]
-    typed = draw(st.lists(breakpoint_set(lines), max_size=3))
     with_commands, probing = draw(st.tuples(st.booleans(), st.booleans()))
-    if typed and with_commands:
+    typed = draw(st.lists(breakpoint_set(lines), min_size=1, max_size=4))
+    if with_commands:
         typed += draw(breakpoint_commands(len(typed)))
-    step = moves(lines) | moves(lines) | looks() | breakpoint_set(lines) | breakpoint_changed()
-    for command in draw(st.lists(step, min_size=1, max_size=14)):
+    typed += draw(st.lists(breakpoint_changed(), max_size=2))
+    move = moves(lines)
+    step = st.one_of(move, move, move, looks(), breakpoint_set(lines), breakpoint_changed())
+    for command in ["c", *draw(st.lists(step, min_size=6, max_size=16))]:
         typed.append(command)
         if probing:
             typed.append(PROBE)
