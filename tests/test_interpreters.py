@@ -32,7 +32,7 @@ REQUIREMENTS = (
 )
 TORCH_FREE = (
     *("tests/test_cli.py", "tests/test_launcher.py", "tests/test_rcfile.py"),
-    *("tests/test_debugger.py", "tests/test_hostile.py", "tests/test_against_pdb.py"),
+    *("tests/test_debugger.py", "tests/test_hostile.py", "tests/differential"),
     *("tests/commands", "tests/presets", "tests/breakpoints", "tests/prompt"),
 )
 
