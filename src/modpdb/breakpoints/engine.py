@@ -29,12 +29,18 @@ class TraceEngine:
         self._has_lines = has_lines
         # By identity: hashing a code object costs more than the call it stands for.
         self._watched: dict[int, tuple[types.CodeType, int, list[Reached]]] = {}
+        self._watched_lines: dict[int, tuple[types.CodeType, list[tuple[int, Reached]]]] = {}
         self._waits = False
         self._lines = False
 
-    def watch(self, code: types.CodeType, reached: Reached) -> None:
+    def watch(self, code: types.CodeType, reached: Reached, line: int | None = None) -> None:
         """Ask *reached* whenever *code* is entered: once per call, not when a generator goes
-        on."""
+        on. With *line*: whenever a line event there is about to happen."""
+        if line is not None:
+            self._watched_lines.setdefault(id(code), (code, []))[1].append((line, reached))
+            if self._waits:
+                sys.settrace(self._waiting)
+            return
         entry = self._watched.setdefault(id(code), (code, entry_offset(code), []))
         entry[2].append(reached)
         if self._waits:
@@ -45,6 +51,20 @@ class TraceEngine:
             callbacks[:] = [each for each in callbacks if each != reached]
             if not callbacks:
                 del self._watched[id(code)]
+        for code, at_lines in list(self._watched_lines.values()):
+            at_lines[:] = [each for each in at_lines if each[1] != reached]
+            if not at_lines:
+                del self._watched_lines[id(code)]
+
+    def original(self, code: types.CodeType) -> types.CodeType:
+        return code
+
+    def watches_lines(self, code: types.CodeType) -> bool:
+        return id(code) in self._watched_lines
+
+    def at_line(self, frame: types.FrameType) -> bool:
+        at_lines = self._watched_lines.get(id(frame.f_code), (None, []))[1]
+        return any([reached(frame) for line, reached in at_lines if line == frame.f_lineno])  # noqa: C419
 
     def enters(self, frame: types.FrameType) -> bool:
         """Whether somebody wants to stop in *frame*, for which a call event is at hand.
@@ -64,7 +84,7 @@ class TraceEngine:
         """
         self._waits = True
         self._lines = lines
-        sys.settrace(self._waiting if lines or self._watched else None)
+        sys.settrace(self._waiting if lines or self._watched or self._watched_lines else None)
 
     def rest(self) -> None:
         """The program has stopped: bdb traces it from here on."""
@@ -72,7 +92,11 @@ class TraceEngine:
 
     def _waiting(self, frame: types.FrameType, event: str, arg: Any) -> Any:
         code = frame.f_code  # asked for every call there is
-        if id(code) in self._watched or (self._lines and self._has_lines(code)):
+        if (
+            id(code) in self._watched
+            or id(code) in self._watched_lines
+            or (self._lines and self._has_lines(code))
+        ):
             return self._dispatch(frame, event, arg)
         return None
 
