@@ -10,13 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from modpdb.breakpoints.lines import executable_lines, nearest, walk
+from modpdb.breakpoints.loaded import function_code
 from modpdb.breakpoints.locations import (
     Locator,
     Spec,
-    executable_lines,
-    function_code,
-    nearest,
-    walk,
     watch_imports,
 )
 
