@@ -140,6 +140,11 @@ class NamedBreakpoint(bdb.Breakpoint):
     def codes(self) -> list[types.CodeType]:
         return [spot.code for spot in self.spots]
 
+    def setting_line(self) -> str:
+        """What sets it again, as it would be typed."""
+        condition = f", {self.cond}" if self.cond else ""
+        return f"{'tbreak' if self.temporary else 'b'} {self.spec}{condition}"
+
     def bpformat(self, width: int = 80) -> str:
         """As pdb's listing has it, with the name and its places for file and line."""
         disposition = "del " if self.temporary else "keep"

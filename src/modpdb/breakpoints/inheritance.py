@@ -51,6 +51,14 @@ def may_inherit(spec: object) -> TypeGuard[Spec]:
     return isinstance(spec, Spec) and "." in spec.name and not spec.is_glob
 
 
+def inherited(spec: Spec) -> types.CodeType | None:
+    """The code behind the method that *spec* means, if a loaded class has it."""
+    for cls in loaded_classes(spec.name.split(".")[-2]):
+        if spec.names(module_of(cls), f"{qualname(cls)}.{spec.last}"):
+            return method_code(cls, spec.name.split(".")[-1])
+    return None
+
+
 class Inheritance:
     """Finds the code that Sub may inherit a method from, as far up as it takes.
 

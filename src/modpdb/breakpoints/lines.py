@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from opcode import opmap
 
 _RESUME = opmap["RESUME"]
-_HIDDEN = ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>", "<lambda>")
+# Names of code that a reader takes for a part of the function around it.
+INLINE = ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>", "<lambda>")
 
 
 def walk(code: types.CodeType) -> Iterator[types.CodeType]:
@@ -42,10 +43,10 @@ def nearest(lines: Iterable[int], line: int) -> int | None:
 
 
 def with_inline(code: types.CodeType) -> Iterator[types.CodeType]:
-    """*code* and what a reader takes for a part of it: its comprehensions and lambdas."""
+    """*code* and the comprehensions and lambdas in it."""
     yield code
     for const in code.co_consts:
-        if isinstance(const, types.CodeType) and const.co_name in _HIDDEN:
+        if isinstance(const, types.CodeType) and const.co_name in INLINE:
             yield from with_inline(const)
 
 

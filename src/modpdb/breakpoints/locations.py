@@ -190,6 +190,7 @@ class Locator:
         self._searches: list[Search] = []
         self._by_last: dict[str | None, list[Search]] = {}
         self._main: tuple[str, types.CodeType] | None = None
+        self._loading: list[tuple[str, types.CodeType]] = []
 
     def search(self, spec: Place, found: Callable[[types.CodeType], None]) -> Search:
         """Look for *spec* from now on; *found* is called for each code object, at once for those
@@ -208,10 +209,11 @@ class Locator:
         return any(spec.matches(module, code) for module, code in self._known(spec))
 
     def _known(self, spec: Place) -> Iterator[tuple[str, types.CodeType]]:
-        """Code of the main script, run yet or not, and of every function there is."""
-        if self._main is not None:
-            for code in walk(self._main[1]):
-                yield self._main[0], code
+        """Code of the main script, run yet or not, of a module that is about to run, and of
+        every function there is."""
+        for module, body in ([self._main] if self._main else []) + self._loading:
+            for code in walk(body):
+                yield module, code
         for module, code in live_functions() if spec.of_functions else ():
             if spec.last in (None, code.co_name):
                 yield module, code
@@ -239,10 +241,14 @@ class Locator:
         """A module's code is about to run: offer what is in it to every search."""
         if module == "__main__":
             self._main = (module, code)
-        globs = self._by_last.get(None, ())
-        for each in walk(code):
-            for search in (*self._by_last.get(each.co_name, ()), *globs):
-                search.offer(module, each)
+        self._loading.append((module, code))  # what is found may start a search of its own
+        try:
+            globs = list(self._by_last.get(None, ()))
+            for each in walk(code):
+                for search in (*self._by_last.get(each.co_name, ()), *globs):
+                    search.offer(module, each)
+        finally:
+            self._loading.remove((module, code))
 
 
 def live_functions() -> Iterator[tuple[str, types.CodeType]]:

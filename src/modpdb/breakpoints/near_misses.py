@@ -29,9 +29,9 @@ def near_misses(spec: Spec, functions: Functions) -> list[str]:
     for last, score in _close(spec.last, by_name):
         for place, likeness in _places(spec, last, by_name[last]):
             scored[place] = max(scored.get(place, 0), score + likeness)
+    for place, likeness in _inherited(spec):
+        scored[place] = max(scored.get(place, 0), likeness)
     scored.pop(str(spec), None)
-    if not scored:
-        scored = dict(_inherited(spec))
     return _best(scored)
 
 

@@ -17,22 +17,28 @@ class BreakNumbers:
     number. Mixed into ModPdb."""
 
     if TYPE_CHECKING:
+        cmdqueue: list[str]
 
         def error(self, msg: Any) -> None: ...
+
+    set_nothing = False
+    """Whether the last `b` failed: what follows it was meant for no other breakpoint."""
 
     def do_enable(self, arg: str) -> None:
         """enable BPNUMBER ...
 
         Let these breakpoints stop again. $bpnum is the last one set.
         """
-        super().do_enable(with_bpnum(arg))  # type: ignore[misc]
+        if (numbers := self._with_bpnum(arg)) is not None:
+            super().do_enable(numbers)  # type: ignore[misc]
 
     def do_disable(self, arg: str) -> None:
         """disable BPNUMBER ...
 
         Keep these breakpoints in the list, but let them stop no more. $bpnum is the last one set.
         """
-        super().do_disable(with_bpnum(arg))  # type: ignore[misc]
+        if (numbers := self._with_bpnum(arg)) is not None:
+            super().do_disable(numbers)  # type: ignore[misc]
 
     def do_ignore(self, arg: str) -> None:
         """ignore BPNUMBER [COUNT]
@@ -40,7 +46,8 @@ class BreakNumbers:
         Do not stop the next COUNT times that the breakpoint is reached and its condition is
         true; without COUNT, stop again. $bpnum is the last one set.
         """
-        super().do_ignore(with_bpnum(arg))  # type: ignore[misc]
+        if (numbers := self._with_bpnum(arg)) is not None:
+            super().do_ignore(numbers)  # type: ignore[misc]
 
     def do_condition(self, arg: str) -> None:
         """condition BPNUMBER [CONDITION]
@@ -48,11 +55,12 @@ class BreakNumbers:
         Stop only where the expression CONDITION is true; without it, always. $bpnum is the last
         breakpoint set.
         """
-        number, _, condition = with_bpnum(arg).partition(" ")
-        if problem := why_no_condition(condition):  # pdb checks since 3.13 only
+        if (text := self._with_bpnum(arg)) is None:
+            return
+        if problem := why_no_condition(text.partition(" ")[2]):  # pdb checks since 3.13 only
             self.error(problem)
         else:
-            super().do_condition(f"{number} {condition}".rstrip())  # type: ignore[misc]
+            super().do_condition(text)  # type: ignore[misc]
 
     def do_commands(self, arg: str) -> None:
         """commands [BPNUMBER]
@@ -61,7 +69,18 @@ class BreakNumbers:
         BPNUMBER the last one set ($bpnum). A line `silent` keeps the stop from being shown; one
         that lets the program run on (c, s, n, …) ends the list. No line: remove what was set.
         """
-        super().do_commands(with_bpnum(arg))  # type: ignore[misc]
+        if (number := self._with_bpnum(arg)) is not None:
+            super().do_commands(number)  # type: ignore[misc]
+        elif "end" in self.cmdqueue:  # an rc file's list, which must not be run now
+            del self.cmdqueue[: self.cmdqueue.index("end") + 1]
+
+    def _with_bpnum(self, arg: str) -> str | None:
+        """*arg* with numbers only, None where there is none, which is said."""
+        text = with_bpnum(arg)
+        if text == arg or not self.set_nothing:
+            return text
+        self.error("$bpnum: the last `b` set no breakpoint")
+        return None
 
 
 def with_bpnum(arg: str) -> str:

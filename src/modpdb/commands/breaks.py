@@ -11,6 +11,7 @@ import types
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from modpdb.breakpoints.books import NamedBreakpoint, is_over, named_breakpoints, reached_line
+from modpdb.breakpoints.inheritance import inherited, may_inherit
 from modpdb.breakpoints.loaded import (
     definer,
     function_code,
@@ -24,7 +25,7 @@ from modpdb.breakpoints.locations import FileLine, Place, Spec
 from modpdb.breakpoints.near_misses import near_misses
 from modpdb.breakpoints.placement import Placement
 from modpdb.commands.break_files import LINE, FilePlaces, loaded_files, may_come, similar_files
-from modpdb.commands.break_numbers import BreakNumbers, why_no_condition, with_bpnum
+from modpdb.commands.break_numbers import BreakNumbers, why_no_condition
 from modpdb.views.text import printable
 
 if TYPE_CHECKING:
@@ -64,12 +65,14 @@ class BreakCommands(FilePlaces, BreakNumbers):
             self._list_breaks()
             return
         place, _, condition = (part.strip() for part in arg.partition(","))
+        known = len(bdb.Breakpoint.bpbynumber)
         if problem := why_no_condition(condition):
             self.error(problem)
         elif match := LINE.fullmatch(place):
             self._break_line(match["file"], int(match["line"]), temporary, condition or None)
         else:
             self._break_function(place, temporary, condition or None)
+        self.set_nothing = len(bdb.Breakpoint.bpbynumber) == known
 
     do_b = do_break
 
@@ -86,17 +89,19 @@ class BreakCommands(FilePlaces, BreakNumbers):
         Clear those breakpoints, or those set at PLACE, which is written as for `break`; without
         argument all, after asking.
         """
-        arg = with_bpnum(arg).strip()
+        if (numbers := self._with_bpnum(arg.strip())) is None:
+            return
+        arg = numbers
         if not arg or re.fullmatch(r"[\d\s]+", arg):
             super().do_clear(arg)  # type: ignore[misc]
             return
         try:
-            numbers = self._numbers_at(arg)
+            found = self._numbers_at(arg)
         except ValueError as error:
             self.error(error)
             return
-        if numbers:
-            super().do_clear(" ".join(map(str, numbers)))  # type: ignore[misc]
+        if found:
+            super().do_clear(" ".join(map(str, found)))  # type: ignore[misc]
         else:
             self.error(f"no breakpoint at {arg}; `b` lists them")
 
@@ -251,11 +256,15 @@ class BreakCommands(FilePlaces, BreakNumbers):
     def never_found(self) -> list[str]:
         """A sentence for each breakpoint whose place was never loaded."""
         return [
-            f"breakpoint {each.number} was never reached: {each.spec.missing()}"
-            f"{self._did_you_mean(each.spec)}"
+            f"breakpoint {each.number} was never reached: {self._why_missing(each.spec)}"
             for each in named_breakpoints()
             if not each.spots
         ]
+
+    def _why_missing(self, place: Place) -> str:
+        if may_inherit(place) and (code := inherited(place)):
+            return f"{place} is {code.co_qualname}, which its class statement does not show"
+        return place.missing() + self._did_you_mean(place)
 
     def _did_you_mean(self, place: Place) -> str:
         near: list[str] = []
