@@ -65,13 +65,11 @@ class SourceLines:
             source = stream.read()
         try:
             return cls(file, source, compile(source, file, "exec", dont_inherit=True))
-        except (SyntaxError, ValueError) as error:  # ValueError: up to 3.11, NUL bytes
-            at = (
-                f" (line {error.lineno})" if isinstance(error, SyntaxError) and error.lineno else ""
-            )
-            said = error.msg if isinstance(error, SyntaxError) else error
-            name = os.path.basename(file)
-            raise ValueError(f"{name} is not Python that compiles: {said}{at}") from None
+        except SyntaxError as error:
+            at = f" (line {error.lineno})" if error.lineno and "line" not in error.msg else ""
+            raise ValueError(_not_python(file, error.msg + at)) from None
+        except ValueError as error:  # up to 3.11, NUL bytes
+            raise ValueError(_not_python(file, error)) from None
 
     def why_not(self, line: int) -> str | None:
         """Why nothing can stop at *line*, and the nearest line that can; None where it can."""
@@ -105,6 +103,10 @@ class SourceLines:
                 if isinstance(node, ast.stmt) and not hasattr(node, "body"):
                     statement = f"is inside the statement that begins at line {node.lineno}"
         return statement
+
+
+def _not_python(file: str, problem: object) -> str:
+    return f"{os.path.basename(file)} is not Python that compiles: {problem}"
 
 
 def _is_text(node: ast.AST) -> bool:
