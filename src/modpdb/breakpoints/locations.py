@@ -220,9 +220,10 @@ class Locator:
 
     def functions(self) -> Iterator[tuple[str, types.CodeType]]:
         """Module and code of all functions that are loaded, and of the main script's."""
-        return (
-            (module, code) for module, code in self._known(Spec(None, "*")) if is_function(code)
-        )
+        if self._main is not None:
+            module, body = self._main
+            yield from ((module, code) for code in walk(body) if is_function(code))
+        yield from live_functions()
 
     def forget(self, search: Search) -> None:
         if search in self._searches:

@@ -21,14 +21,15 @@ def near_misses(spec: Spec, functions: Functions) -> list[str]:
     and the methods that loaded classes inherit; the best first."""
     if spec.last is None:
         return []
-    by_name: dict[str, list[tuple[str, str]]] = {}
-    for module, code in functions:
-        if not code.co_name.startswith("<"):
-            by_name.setdefault(code.co_name, []).append((module, code.co_qualname))
+    like = _Likeness(spec.last)
+    found: dict[str, list[tuple[str, str]]] = {}
+    for module, code in functions:  # a hundred thousand: no more than a look at each
+        if like[code.co_name]:
+            found.setdefault(code.co_name, []).append((module, code.co_qualname))
     scored: dict[str, float] = {}
-    for last, score in _close(spec.last, by_name):
-        for place, likeness in _places(spec, last, by_name[last]):
-            scored[place] = max(scored.get(place, 0), score + likeness)
+    for last, names in found.items():
+        for place, likeness in _places(spec, last, names):
+            scored[place] = max(scored.get(place, 0), like[last] + likeness)
     for place, likeness in _inherited(spec):
         scored[place] = max(scored.get(place, 0), likeness)
     scored.pop(str(spec), None)
@@ -108,16 +109,40 @@ def _inherited(spec: Spec) -> Iterator[tuple[str, float]]:
 
 
 def _close(wanted: str, names: Iterable[str]) -> Iterator[tuple[str, float]]:
-    """The *names* like *wanted*, and how much: 1 is equal but for case.
+    """The *names* like *wanted*, and how much."""
+    like = _Likeness(wanted)
+    return ((name, like[name]) for name in names if like[name])
+
+
+class _Likeness(dict[str, float]):
+    """How much each name is like *wanted*, worked out when first asked: 1 is equal but for
+    case, 0 too little to matter.
 
     difflib's three ratios in turn, each dearer than the one before and never above it.
     """
-    matcher = difflib.SequenceMatcher(autojunk=False)
-    matcher.set_seq2(wanted.lower())
-    size = len(wanted)
-    for name in names:
-        if 2 * min(size, len(name)) < _CLOSE * (size + len(name)):
-            continue
-        matcher.set_seq1(name.lower())
-        if matcher.quick_ratio() >= _CLOSE and (score := matcher.ratio()) >= _CLOSE:
-            yield name, score
+
+    def __init__(self, wanted: str) -> None:
+        super().__init__()
+        self._size = len(wanted)
+        self._letters = frozenset(wanted.lower())
+        self._matcher = difflib.SequenceMatcher(autojunk=False)
+        self._matcher.set_seq2(wanted.lower())
+
+    def __missing__(self, name: str) -> float:
+        self[name] = score = self._score(name)
+        return score
+
+    def _score(self, name: str) -> float:
+        size = self._size + len(name)
+        if 2 * min(self._size, len(name)) < _CLOSE * size or name.startswith("<"):
+            return 0
+        name = name.lower()
+        # What no letter of the name can be matched with.
+        lost = len(self._letters.difference(name))
+        if 2 * (self._size - lost) < _CLOSE * size:
+            return 0
+        self._matcher.set_seq1(name)
+        if self._matcher.quick_ratio() < _CLOSE:
+            return 0
+        score = self._matcher.ratio()
+        return score if score >= _CLOSE else 0

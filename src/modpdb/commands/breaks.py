@@ -224,7 +224,7 @@ class BreakCommands(FilePlaces, BreakNumbers):
 
     def stops_at_line(self, file: str, line: int, frame: types.FrameType) -> bool:
         """Whether a breakpoint at *file*, *line* stops in *frame*, which is about to run it."""
-        breakpoint = reached_line(file, line, frame, self._note)
+        breakpoint = reached_line(file, line, frame, self._complain)
         if breakpoint is None:
             return False
         self._stopped_by(breakpoint)
@@ -233,7 +233,7 @@ class BreakCommands(FilePlaces, BreakNumbers):
     def _reached(
         self, breakpoint: NamedBreakpoint, frame: types.FrameType, note: str | None
     ) -> bool:
-        if not breakpoint.reached(frame, self._note):
+        if not breakpoint.reached(frame, self._complain):
             return False
         if note is not None and not self.commands_silent.get(breakpoint.number):
             self._note(note)
@@ -244,6 +244,9 @@ class BreakCommands(FilePlaces, BreakNumbers):
         self.currentbp = breakpoint.number
         if is_over(breakpoint):
             self.do_clear(str(breakpoint.number))
+
+    def _complain(self, problem: str) -> None:
+        self._note(f"*** {problem}")
 
     def _note(self, text: str) -> None:
         """Say *text* at the next stop, once however often it comes up before."""
