@@ -94,10 +94,12 @@ class Spot:
     def name(self) -> str:
         return self.code.co_qualname.replace("<locals>.", "")
 
+    @property
+    def label(self) -> str:
+        return self.name if self.heir is None else f"{self.name}, for a {self.heir}"
+
     def __str__(self) -> str:
-        if self.heir is None:
-            return self.position
-        return f"{self.position} ({self.name}, for a {self.heir})"
+        return self.position if self.heir is None else f"{self.position} ({self.label})"
 
 
 class NamedBreakpoint(bdb.Breakpoint):
@@ -139,8 +141,10 @@ class NamedBreakpoint(bdb.Breakpoint):
         """As pdb's listing has it, with the name and its places for file and line."""
         disposition = "del " if self.temporary else "keep"
         enabled = "yes" if self.enabled else "no "
-        lines = [f"{self.number:<4}{self.kind:<13}{disposition} {enabled}  {self._listed()}"]
-        if len(self.spots) > 1:
+        head = f"{self.number:<4}{self.kind:<13}{disposition} {enabled}  {self.spec}"
+        lines = [f"{head}  {self._places()}"]
+        if len(self.spots) > 1 or (self.spots and len(lines[0]) > width):
+            lines[0] = head if len(self.spots) == 1 else f"{head}  at {len(self.spots)} places"
             lines += _spots_in_lines(self.spots, width)
         if self.cond:
             lines.append(f"\tstop only if {self.cond}")
@@ -150,17 +154,13 @@ class NamedBreakpoint(bdb.Breakpoint):
             lines.append(f"\t{self.kind} already hit {self.hits} time{'s'[: self.hits != 1]}")
         return "\n".join(lines)
 
-    def _listed(self) -> str:
-        if not self.spots:
-            return f"{self.spec}  pending: not imported yet"
-        if len(self.spots) > 1:
-            return f"{self.spec}  at {len(self.spots)} places"
-        return f"{self.spec}  at {self.spots[0]}"
-
     def where(self) -> str:
-        """Its places in a word: pending, at file:line, or how many."""
+        """What is said when it is set: that it is pending, or where it stops."""
+        return self._places() if self.spots else f"pending: {self.spec} is not imported yet"
+
+    def _places(self) -> str:
         if not self.spots:
-            return f"pending: {self.spec} is not imported yet"
+            return "pending: not imported yet"
         if len(self.spots) == 1:
             return f"at {self.spots[0]}"
         return f"at {len(self.spots)} places, the first {self.spots[0]}"
@@ -184,11 +184,11 @@ def named_breakpoints() -> list[NamedBreakpoint]:
 def _spots_in_lines(spots: list[Spot], width: int) -> list[str]:
     """The first few, a line each: the function's name, and as much of the path as fits."""
     shown = spots[:_SHOWN] if len(spots) > _SHOWN + 1 else spots
-    names = max(len(each.name) for each in shown)
+    labels = max(len(each.label) for each in shown)
     lines = []
     for each in shown:
-        room = max(width - 8 - names - 2 - 1, 20)
-        lines.append(f"\t{each.name:<{names}}  {_end_of(each.position, room)}")
+        room = max(width - 8 - labels - 2 - 1, 20)
+        lines.append(f"\t{each.label:<{labels}}  {_end_of(each.position, room)}")
     if len(shown) < len(spots):
         lines.append(f"\tand {len(spots) - len(shown)} more")
     return lines
