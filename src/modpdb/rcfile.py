@@ -6,7 +6,6 @@ import grp
 import os
 import pwd
 import stat
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,6 +157,8 @@ def replace_block(file: Path, lines: Sequence[str]) -> None:
 
 def _write(file: Path, text: str, mode: int) -> None:
     """All of *text* or nothing."""
+    import tempfile  # 3 ms, for those who save
+
     number, name = tempfile.mkstemp(prefix=file.name, dir=file.parent)
     try:
         with open(number, "wb") as stream:

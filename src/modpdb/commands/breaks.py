@@ -6,7 +6,6 @@ import bdb
 import dataclasses
 import os
 import re
-import shutil
 import types
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -110,6 +109,8 @@ class BreakCommands(FilePlaces, BreakNumbers):
     def _list_breaks(self) -> None:
         if not self.breaks:
             return
+        import shutil  # with all it imports it would take 3 ms at every start
+
         self.message("Num Type         Disp Enb   Where")
         for each in bdb.Breakpoint.bpbynumber:
             if isinstance(each, NamedBreakpoint):
