@@ -72,6 +72,15 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     sys.modules.pop("located_module", None)
 
 
+def test_no_object_is_asked_for_its_class() -> None:
+    class Lying:
+        @property
+        def __class__(self) -> type:  # type: ignore[override]
+            raise SystemExit("asked")
+
+    assert function_code(Lying()) is None
+
+
 def test_found_before_a_module_runs(module: str) -> None:
     locator = Locator()
     found: list[str] = []

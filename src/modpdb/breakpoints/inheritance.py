@@ -146,7 +146,7 @@ class Inheritance:
 
     def _look_in_bases(self, body: types.CodeType) -> None:
         # By name alone: where a base was imported from is not where it was defined.
-        for base in class_statements.base_names(body) - self._bases:
+        for base in sorted(class_statements.base_names(body) - self._bases):
             self._bases.add(base)
             for cls in loaded_classes(base):
                 self._take(cls)

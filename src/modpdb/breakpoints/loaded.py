@@ -70,26 +70,32 @@ def definer(cls: type, name: str) -> type | None:
     return next((base for base in mro(cls) if name in namespace(base)), None)
 
 
-def function_code(value: object) -> types.CodeType | None:
+def function_code(value: Any) -> types.CodeType | None:
     """The code that a call of *value* runs, None where that is not Python.
 
     Methods, classmethods, partials, decorated functions (through ``__wrapped__``) and classes
     (their ``__init__``) are looked through; no attribute of a foreign object is computed.
     """
     for _ in range(20):
-        if isinstance(value, types.FunctionType):
+        cls = type(value)  # isinstance would ask the object for its __class__
+        if cls is types.FunctionType:
             value = inspect.getattr_static(value, "__wrapped__", value.__code__)
-        elif isinstance(value, types.CodeType):
+        elif cls is types.CodeType:
             return value
-        elif isinstance(value, types.MethodType | classmethod | staticmethod):
+        elif issubclass(cls, types.MethodType | classmethod | staticmethod):
             value = value.__func__
-        elif isinstance(value, functools.partial):
+        elif issubclass(cls, functools.partial):
             value = value.func
-        elif isinstance(value, type):
-            value = inspect.getattr_static(value, "__init__", None)
+        elif issubclass(cls, type):
+            value = _initializer(value)
         else:
             return None
     return None
+
+
+def _initializer(cls: type) -> object:
+    owner = definer(cls, "__init__")
+    return None if owner is None else namespace(owner)["__init__"]
 
 
 def method_code(cls: type, name: str) -> types.CodeType | None:

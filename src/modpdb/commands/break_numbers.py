@@ -10,6 +10,7 @@ from modpdb.breakpoints.books import compiled
 
 # Since 3.12 pdb has made an expression of it before a command sees it.
 _BPNUM = re.compile(r"""\$bpnum\b|__pdb_convenience_variables\["bpnum"\]""")
+_NUMBERS = re.compile(rf"(?:\s*(?:\d+|{_BPNUM.pattern}))*")
 
 
 class BreakNumbers:
@@ -85,7 +86,7 @@ class BreakNumbers:
 
 def with_bpnum(arg: str) -> str:
     """*arg* with the last breakpoint's number for a ``$bpnum`` among its leading numbers."""
-    numbers = re.match(r"(?:\s*(?:\d+|\$bpnum\b|__pdb_convenience_variables\[\"bpnum\"\]))*", arg)
+    numbers = _NUMBERS.match(arg)
     end = numbers.end() if numbers else 0
     last = str(len(bdb.Breakpoint.bpbynumber) - 1)
     return _BPNUM.sub(last, arg[:end]) + arg[end:]
