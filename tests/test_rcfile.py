@@ -72,7 +72,7 @@ def test_loaded_and_bad_lines_are_said_and_the_rest_runs(modpdb_run, here: Path)
     done = modpdb_run(["s.py"], "c\nw\nq\n", cwd=here)
     assert "loaded ./.modpdbrc\n" in done.stdout
     assert "*** ./.modpdbrc:2: NameError: name 'undefined_name' is not defined" in done.stdout
-    assert "*** ./.modpdbrc:5: s.py:99: no code there that can stop; the nearest that can is 3" in (
+    assert "*** ./.modpdbrc:5: s.py:99 does not exist: the file has 3 lines; the nearest" in (
         done.stdout
     )
     assert "\n42\n'hi'\n" in done.stdout

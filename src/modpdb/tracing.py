@@ -12,7 +12,6 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-from modpdb.breakpoints.books import reached_line
 from modpdb.breakpoints.engine import Engine
 from modpdb.breakpoints.locations import LineSearch, Locator
 from modpdb.repairs import Quit, RepairedPdb
@@ -89,10 +88,10 @@ class TracingPdb(RepairedPdb):
         if self.quitting:
             self._leave()
 
-    def stops_anyway(self, frame: types.FrameType, line: int) -> bool:
+    def stops_anyway(self, frame: types.FrameType, line: int = sys.maxsize) -> bool:
         """Whether stepping stops, or has stopped, at this line event of *frame*.
 
-        Then breakpoints are not asked, as bdb does not ask them.
+        *line*: of the event; the frame of a hook has none. Then breakpoints are not asked, as bdb does not ask them.
         """
         if self._stopped_at == (id(frame), frame.f_lasti):
             self._stopped_at = None
@@ -236,15 +235,7 @@ class TracingPdb(RepairedPdb):
 
     def _watch_line(self, file: str, line: int) -> None:
         def reached(frame: types.FrameType) -> bool:
-            if self.stops_anyway(frame, line):
-                return False
-            breakpoint = reached_line(file, line, frame, self.error)
-            if breakpoint is None:
-                return False
-            self.currentbp = breakpoint.number
-            if breakpoint.temporary:
-                self.do_clear(str(breakpoint.number))
-            return True
+            return not self.stops_anyway(frame, line) and self.stops_at_line(file, line, frame)
 
         def found(code: types.CodeType) -> None:
             self.engine.watch(code, reached, line)
@@ -266,6 +257,10 @@ class TracingPdb(RepairedPdb):
         for file, line in list(self._lines):
             self._forget_line(file, line)
         return super().clear_all_breaks()
+
+    def stops_at_line(self, file: str, line: int, frame: types.FrameType) -> bool:
+        """Whether a breakpoint at *file*, *line* stops in *frame*, which is about to run it."""
+        raise NotImplementedError
 
     # The engine notices them.
 

@@ -10,15 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from modpdb.breakpoints.locations import (
-    Locator,
-    Spec,
-    executable_lines,
-    function_code,
-    nearest,
-    walk,
-    watch_imports,
-)
+from modpdb.breakpoints.lines import walk
+from modpdb.breakpoints.loaded import function_code
+from modpdb.breakpoints.locations import FileLine, Locator, Spec, watch_imports
 
 SOURCE = textwrap.dedent("""\
     def top():
@@ -76,6 +70,15 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.syspath_prepend(tmp_path)
     yield "located_module"
     sys.modules.pop("located_module", None)
+
+
+def test_no_object_is_asked_for_its_class() -> None:
+    class Lying:
+        @property
+        def __class__(self) -> type:  # type: ignore[override]
+            raise SystemExit("asked")
+
+    assert function_code(Lying()) is None
 
 
 def test_found_before_a_module_runs(module: str) -> None:
@@ -198,9 +201,53 @@ def test_no_python_code(value: object) -> None:
     assert function_code(value) is None
 
 
-def test_lines_that_can_stop() -> None:
-    lines = executable_lines(
-        compile("x = 1\n\n# no\ndef f():\n    '''doc'''\n    return x\n", "", "exec")
-    )
-    assert {1, 4, 6} <= lines and not lines & {2, 3}
-    assert nearest(lines, 3) == 4 and nearest(lines, 99) == 6 and nearest([], 1) is None
+# -- lines ------------------------------------------------------------------------------------
+
+
+def stops(spec: str) -> list[tuple[str, int | None]]:
+    """Names and lines at which *spec* stops in SOURCE."""
+    code = compile(SOURCE, "mod.py", "exec")
+    parsed = Spec.parse(spec)
+    found = [each for each in walk(code) if parsed.matches("pkg.mod", each)]
+    return [(part.co_name, line) for each in found for part, line in parsed.stops_in(each)]
+
+
+@pytest.mark.parametrize(
+    ("spec", "found"),
+    [
+        ("Base.method", [("method", None)]),
+        ("Base.method+1", [("method", 7)]),
+        ("pkg.mod:Base.method + 9", [("method", 7)]),  # the nearest that can stop
+        ("Sub.other+0", [("other", 11)]),
+    ],
+)
+def test_lines_below_a_functions_first(spec: str, found: list[tuple[str, int | None]]) -> None:
+    assert stops(spec) == found
+
+
+def test_an_offset_reaches_into_a_comprehension() -> None:
+    code = compile("def f(x):\n    return [\n        n\n        for n in x]\n", "m.py", "exec")
+    spec = Spec.parse("f+2")
+    function = next(each for each in walk(code) if each.co_name == "f")
+    assert {line for _, line in spec.stops_in(function)} == {3}
+
+
+@pytest.mark.parametrize("text", ["f", "m:f", "m:C.f+3", "*.f", "a.b.C.f"])
+def test_specs_are_written_as_they_are_read(text: str) -> None:
+    assert str(Spec.parse(text)) == text
+    assert Spec.parse(str(Spec.parse(text))) == Spec.parse(text)
+
+
+def matching_lines(place: FileLine, file: str) -> list[str]:
+    return [
+        each.co_name for each in walk(compile(SOURCE, file, "exec")) if place.matches("m", each)
+    ]
+
+
+def test_a_line_of_a_file_to_come() -> None:
+    place = FileLine("sub/later.py", 7)
+    assert matching_lines(place, "/cache/sub/later.py") == ["method"]
+    assert matching_lines(place, "sub/later.py") == ["method"]
+    assert matching_lines(place, "/cache/bigsub/later.py") == []
+    assert matching_lines(FileLine("<made>", 1), "<made>") == ["<module>"]
+    assert matching_lines(FileLine("later.py", 2), "later.py") == ["top"]

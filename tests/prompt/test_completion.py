@@ -211,3 +211,33 @@ def test_names_of_the_checkpoint_that_is_converted(tmp_path: Any) -> None:
         f"linear-path {name}",
         f"linear-path {name}.weight",
     ]
+
+
+# -- places ----------------------------------------------------------------------------------------
+
+
+class CompletedBase:
+    def inherited_work(self) -> None: ...
+
+
+class CompletedSub(CompletedBase):
+    def own_work(self) -> None: ...
+
+
+def completed_function() -> None: ...
+
+
+def test_places_for_breakpoints(here: Complete, tmp_path: Any, monkeypatch: Any) -> None:
+    assert here("b completed_f") == ["b completed_function"]
+    assert here("tbreak CompletedSub.own") == ["tbreak CompletedSub.own_work"]
+    assert here("b CompletedSub.inh") == ["b CompletedSub.inherited_work"]
+    assert here("b test_completion:completed") == ["b test_completion:completed_function"]
+    assert "b completed_function" in here("b ")
+    assert here("b completed_function, th") == ["b completed_function, thing"]
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "file.py").write_text("")
+    (tmp_path / "sub" / "other.txt").write_text("")
+    monkeypatch.chdir(tmp_path)
+    assert "b sub/" in here("b su") and here("b sub/") == ["b sub/file.py:"]
+    assert here("b nowhere/") == []
+    assert Thing.ran == []

@@ -1,14 +1,107 @@
-"""Breakpoints by name in bdb's own books: numbered, conditional, temporary like any other."""
+"""bdb's own books: whether a breakpoint stops, by line or by name, and how it is listed."""
 
 from __future__ import annotations
 
 import bdb
 import functools
+import os
 import traceback
 import types
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from modpdb.breakpoints.locations import Search, Spec
+from modpdb.breakpoints.locations import Place
+
+Complain = Callable[[str], None]
+
+_SHOWN = 3
+
+# -- whether to stop ---------------------------------------------------------------------------
+
+
+def reached_line(
+    file: str, line: int, frame: types.FrameType, complain: Complain
+) -> bdb.Breakpoint | None:
+    """The breakpoint at *file*, *line* that stops in *frame*: bdb.effective, for every line
+    that has one, and with each condition compiled once.
+
+    A condition that raises stops, as in pdb, and *complain* is told why. A temporary breakpoint
+    that stops is over (`is_over`): it is for the caller to delete.
+    """
+    for each in tuple(bdb.Breakpoint.bplist.get((file, line), ())):  # another thread may clear
+        # Of the others checkfuncname compares the line, which the frame of a hook does not have.
+        meant = not each.funcname or bdb.checkfuncname(each, frame)
+        if each.enabled and meant and _stops(each, frame, complain):
+            return each
+    return None
+
+
+def is_over(breakpoint: bdb.Breakpoint) -> bool:
+    """Whether a temporary breakpoint has had its stop. One with a failing condition has not."""
+    return breakpoint.temporary and not breakpoint.enabled
+
+
+def _stops(breakpoint: bdb.Breakpoint, frame: types.FrameType, complain: Complain) -> bool:
+    """Count a hit of *breakpoint*; whether its condition and its ignore count let it stop.
+
+    Threads count side by side without a lock: under the GIL another one comes in at calls and
+    backward jumps only, and there is none from the reading of a count to its writing. (A
+    free-threaded Python would need one.)
+    """
+    breakpoint.hits += 1
+    if breakpoint.cond:
+        try:
+            if not eval(compiled(breakpoint.cond), frame.f_globals, frame.f_locals):
+                return False
+        except BaseException as error:  # what leaves here would be raised in the script
+            said = traceback.format_exception_only(error)[-1].strip()
+            kind = getattr(breakpoint, "kind", "breakpoint")
+            complain(f"condition of {kind} {breakpoint.number}: {said}")
+            return True
+    if breakpoint.ignore > 0:
+        breakpoint.ignore -= 1
+        return False
+    if breakpoint.temporary:
+        # One thread's stop: for the others it is disabled until it is deleted.
+        first, breakpoint.enabled = breakpoint.enabled, False
+        return first
+    return True
+
+
+@functools.lru_cache(maxsize=1024)
+def compiled(condition: str) -> types.CodeType:
+    """Raises SyntaxError. By the text, which pdb's `condition` and the script may change."""
+    return compile(condition.lstrip(" \t"), "<condition>", "eval", dont_inherit=True)
+
+
+# -- breakpoints by name -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spot:
+    """Code at which a breakpoint stops. ``line`` None: at its entry.
+
+    ``heir``: the class whose instances are meant, where the code is a base's.
+    """
+
+    code: types.CodeType
+    line: int | None = None
+    heir: str | None = None
+
+    @property
+    def position(self) -> str:
+        return f"{self.code.co_filename}:{self.line or self.code.co_firstlineno}"
+
+    @property
+    def name(self) -> str:
+        return self.code.co_qualname.replace("<locals>.", "")
+
+    @property
+    def label(self) -> str:
+        return self.name if self.heir is None else f"{self.name}, for a {self.heir}"
+
+    def __str__(self) -> str:
+        return self.position if self.heir is None else f"{self.position} ({self.label})"
 
 
 class NamedBreakpoint(bdb.Breakpoint):
@@ -19,11 +112,12 @@ class NamedBreakpoint(bdb.Breakpoint):
     `commands` and `clear` work on it as on any other, and no line event ever meets it.
     """
 
-    def __init__(self, spec: Spec, temporary: bool, condition: str | None) -> None:
+    kind = "breakpoint"
+
+    def __init__(self, spec: Place, temporary: bool, condition: str | None) -> None:
         super().__init__(f"<{spec}>", 0, temporary, condition)
         self.spec = spec
-        # One for each debugger that is at work: `debug` starts a second.
-        self.searches: list[Search] = []
+        self.spots: list[Spot] = []
         self.when_deleted: list[Callable[[], None]] = []
 
     def deleteMe(self) -> None:
@@ -31,53 +125,57 @@ class NamedBreakpoint(bdb.Breakpoint):
         for stop_looking in self.when_deleted:
             stop_looking()
 
+    def add(self, spot: Spot) -> None:
+        """Note where it stops; a second debugger, which `debug` starts, finds the same."""
+        if not any(each.code is spot.code and each.line == spot.line for each in self.spots):
+            self.spots.append(spot)
+
     @property
     def codes(self) -> list[types.CodeType]:
-        return self.searches[0].codes if self.searches else []
+        return [spot.code for spot in self.spots]
 
-    def bpformat(self) -> str:
+    def setting_line(self) -> str:
+        """What sets it again, as it would be typed."""
+        condition = f", {self.cond}" if self.cond else ""
+        return f"{'tbreak' if self.temporary else 'b'} {self.spec}{condition}"
+
+    def bpformat(self, width: int = 80) -> str:
         """As pdb's listing has it, with the name and its places for file and line."""
-        head = f"{self.number:<4}breakpoint   {'del ' if self.temporary else 'keep'} "
-        lines = [f"{head}{'yes' if self.enabled else 'no '}  {self.spec}  {self.where()}"]
+        disposition = "del " if self.temporary else "keep"
+        enabled = "yes" if self.enabled else "no "
+        head = f"{self.number:<4}{self.kind:<13}{disposition} {enabled}  {self.spec}"
+        lines = [f"{head}  {self._places()}"]
+        if len(self.spots) > 1 or (self.spots and len(lines[0]) > width):
+            lines[0] = head if len(self.spots) == 1 else f"{head}  at {len(self.spots)} places"
+            lines += _spots_in_lines(self.spots, width)
         if self.cond:
             lines.append(f"\tstop only if {self.cond}")
         if self.ignore:
             lines.append(f"\tignore next {self.ignore} hits")
         if self.hits:
-            lines.append(f"\tbreakpoint already hit {self.hits} time{'s'[: self.hits != 1]}")
+            lines.append(f"\t{self.kind} already hit {self.hits} time{'s'[: self.hits != 1]}")
         return "\n".join(lines)
 
     def where(self) -> str:
-        """Its places in a word: pending, at file:line, or how many."""
-        if not self.codes:
+        """What is said when it is set: that it is pending, or where it stops."""
+        return self._places() if self.spots else f"pending: {self.spec} is not imported yet"
+
+    def _places(self) -> str:
+        if not self.spots:
             return "pending: not imported yet"
-        first = self.codes[0]
-        place = f"at {first.co_filename}:{first.co_firstlineno}"
-        return place if len(self.codes) == 1 else f"{place} and {len(self.codes) - 1} more"
+        if len(self.spots) == 1:
+            return f"at {self.spots[0]}"
+        return f"at {len(self.spots)} places, the first {self.spots[0]}"
 
     def __str__(self) -> str:
-        return f"breakpoint {self.number} at {self.spec}"
+        return f"{self.kind} {self.number} at {self.spec}"
 
-    def reached(self, frame: types.FrameType, complain: Callable[[str], None]) -> bool:
+    def reached(self, frame: types.FrameType, complain: Complain) -> bool:
         """Whether to stop in *frame*, which enters the function: bdb.effective's rules.
 
         A condition that raises stops, as in pdb, and *complain* is told why.
         """
-        if not self.enabled:
-            return False
-        self.hits += 1
-        if self.cond:
-            try:
-                if not eval(self.cond, frame.f_globals, frame.f_locals):
-                    return False
-            except BaseException as error:  # what leaves here would be raised in the script
-                said = traceback.format_exception_only(error)[-1].strip()
-                complain(f"condition of breakpoint {self.number}: {said}")
-                return True
-        if self.ignore > 0:
-            self.ignore -= 1
-            return False
-        return True
+        return self.enabled and _stops(self, frame, complain)
 
 
 def named_breakpoints() -> list[NamedBreakpoint]:
@@ -85,28 +183,24 @@ def named_breakpoints() -> list[NamedBreakpoint]:
     return [each for each in bdb.Breakpoint.bpbynumber if isinstance(each, NamedBreakpoint)]
 
 
-def reached_line(
-    file: str, line: int, frame: types.FrameType, complain: Callable[[str], None]
-) -> bdb.Breakpoint | None:
-    """The breakpoint at *file*, *line* that stops in *frame*."""
-    for each in tuple(bdb.Breakpoint.bplist.get((file, line), ())):
-        if not each.enabled:
-            continue
-        each.hits += 1
-        if each.cond:
-            try:
-                if not eval(_compiled(each.cond), frame.f_globals, frame.f_locals):
-                    continue
-            except BaseException as error:
-                complain(f"condition of breakpoint {each.number}: {error!r}")
-                return each
-        if each.ignore > 0:
-            each.ignore -= 1
-            continue
-        return each
-    return None
+def _spots_in_lines(spots: list[Spot], width: int) -> list[str]:
+    """The first few, a line each: the function's name, and as much of the path as fits."""
+    shown = spots[:_SHOWN] if len(spots) > _SHOWN + 1 else spots
+    labels = max(len(each.label) for each in shown)
+    lines = []
+    for each in shown:
+        room = max(width - 8 - labels - 2 - 1, 20)
+        lines.append(f"\t{each.label:<{labels}}  {_end_of(each.position, room)}")
+    if len(shown) < len(spots):
+        lines.append(f"\tand {len(spots) - len(shown)} more")
+    return lines
 
 
-@functools.lru_cache(maxsize=1024)
-def _compiled(condition: str) -> types.CodeType:
-    return compile(condition.lstrip(" \t"), "<condition>", "eval", dont_inherit=True)
+def _end_of(path: str, room: int) -> str:
+    """*path* relative to where the user stands if it is below, cut at the front to *room*."""
+    here = os.getcwd() + os.sep
+    path = path.removeprefix(here)
+    if len(path) <= room:
+        return path
+    _, slash, rest = path[-(room - 1) :].partition(os.sep)
+    return f"…{slash}{rest}" if rest else "…" + path[-(room - 1) :]

@@ -6,18 +6,43 @@ import fnmatch
 import functools
 import importlib.machinery
 import inspect
+import os
 import re
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from modpdb.breakpoints import live
+from modpdb.breakpoints.lines import nearest, own_lines, walk, with_inline
 
 _LOCALS = "<locals>."
 _OURSELVES = __name__.partition(".")[0]
-_SPEC = re.compile(r"(?:(?P<module>[\w.*?\[\]]+):)?(?P<name>[\w.*?\[\]<>]+)")
+_SPEC = re.compile(
+    r"(?:(?P<module>[\w.*?\[\]]+):)?(?P<name>[\w.*?\[\]<>]+)(?:\s*\+\s*(?P<offset>\d+))?"
+)
+_GLOB = re.compile(r"[*?\[]")
+
+
+class Place(Protocol):
+    """What code a breakpoint is meant for, and where in it."""
+
+    of_functions: ClassVar[bool]
+    """Whether functions that exist can match."""
+
+    @property
+    def last(self) -> str | None:
+        """The name that its code bears, None where that is not known."""
+
+    def matches(self, module: str, code: types.CodeType) -> bool:
+        """Whether *code*, of *module*, is meant."""
+
+    def stops_in(self, code: types.CodeType) -> Iterator[tuple[types.CodeType, int | None]]:
+        """Where to stop in *code*, which matches: at these lines, None for its entry."""
+
+    def missing(self) -> str:
+        """That nothing matches, in a few words: `no f was loaded`."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +50,14 @@ class Spec:
     """A place by name: ``module:qualname``, ``package.module.Class.method``, ``Class.method``,
     a bare function, or globs of these (``*.modify_tensors``, ``conversion.*:*Model.set_vocab``).
 
-    Without a module any will do. ``main`` names the module that runs as ``__main__``.
+    Without a module any will do. ``offset``: so many lines below the function's first, its
+    ``def`` or decorator; None is its entry.
     """
 
     module: str | None
     name: str
+    offset: int | None = None
+    of_functions: ClassVar[bool] = True
 
     @classmethod
     def parse(cls, text: str) -> Spec:
@@ -38,18 +66,24 @@ class Spec:
         if match is None or not re.search(r"\w|\*", match["name"]):
             raise ValueError(
                 f"{text!r} is no place: expected FILE:LINE, LINE, a function, Class.method, "
-                "module:qualname or a glob of names"
+                "module:qualname, a glob of names, or a function + lines below its first"
             )
-        return cls(match["module"], match["name"])
+        offset = None if match["offset"] is None else int(match["offset"])
+        return cls(match["module"], match["name"], offset)
 
     def __str__(self) -> str:
-        return self.name if self.module is None else f"{self.module}:{self.name}"
+        name = self.name if self.module is None else f"{self.module}:{self.name}"
+        return name if self.offset is None else f"{name}+{self.offset}"
 
     @functools.cached_property
     def last(self) -> str | None:
         """The function's own name, None where it is a glob."""
         last = self.name.rpartition(".")[2]
-        return None if re.search(r"[*?\[]", last) else last
+        return None if _GLOB.search(last) else last
+
+    @functools.cached_property
+    def is_glob(self) -> bool:
+        return bool(_GLOB.search(self.name) or _GLOB.search(self.module or ""))
 
     def may_be_in(self, module: str) -> bool:
         """Whether code of *module* can match at all."""
@@ -57,15 +91,31 @@ class Spec:
 
     def matches(self, module: str, code: types.CodeType) -> bool:
         """Whether *code*, of *module*, is the function that is meant."""
-        if not is_function(code) or not self.may_be_in(module):
+        return is_function(code) and self.names(module, code.co_qualname)
+
+    def names(self, module: str, qualname: str) -> bool:
+        """Whether *qualname*, of *module*, is a name that is meant."""
+        if not self.may_be_in(module):
             return False
-        qualname = code.co_qualname
         if "." not in self.name:  # a function, nested in another or not, but no method
             qualname = qualname.rpartition(_LOCALS)[2]
         qualname = qualname.replace(_LOCALS, "")
         if self.module is not None or "." not in self.name:
             return bool(self._pattern.fullmatch(qualname))
         return bool(self._anywhere.fullmatch(f"{module}.{qualname}"))
+
+    def stops_in(self, code: types.CodeType) -> Iterator[tuple[types.CodeType, int | None]]:
+        """Its entry; with an offset the line that many below, or the nearest that can stop."""
+        if self.offset is None:
+            yield code, None
+            return
+        parts = [(each, own_lines(each)) for each in with_inline(code)]
+        lines = {line for _, each in parts for line in each}
+        line = nearest(lines, code.co_firstlineno + self.offset)
+        yield from ((part, line) for part, lines in parts if line in lines)
+
+    def missing(self) -> str:
+        return f"no {Spec(self.module, self.name)} was loaded"
 
     @functools.cached_property
     def _pattern(self) -> re.Pattern[str]:
@@ -76,24 +126,48 @@ class Spec:
         return re.compile(rf"(?:.*\.)?{fnmatch.translate(self.name)}")
 
 
+@dataclass(frozen=True)
+class FileLine:
+    """A line of a file that is not there yet: generated, downloaded or exec-ed later.
+
+    ``file`` is a path, or the end of one.
+    """
+
+    file: str
+    line: int
+    last: ClassVar[None] = None
+    of_functions: ClassVar[bool] = True
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+    def matches(self, module: str, code: types.CodeType) -> bool:
+        file = code.co_filename
+        if file != self.file and not file.endswith(self._tail):
+            return False
+        return self.line in own_lines(code)
+
+    @functools.cached_property
+    def _tail(self) -> str:
+        return os.sep + os.path.normpath(self.file)
+
+    def stops_in(self, code: types.CodeType) -> Iterator[tuple[types.CodeType, int | None]]:
+        yield code, self.line
+
+    def missing(self) -> str:
+        return f"no code at line {self.line} of a file {self.file} was loaded"
+
+
 def is_function(code: types.CodeType) -> bool:
     """A function's code, not a module's or a class body's."""
     return bool(code.co_flags & inspect.CO_OPTIMIZED)
 
 
-def walk(code: types.CodeType) -> Iterator[types.CodeType]:
-    """*code* and all code nested in it."""
-    yield code
-    for const in code.co_consts:
-        if isinstance(const, types.CodeType):
-            yield from walk(const)
-
-
 @dataclass(eq=False)
 class Search:
-    """A Spec being looked for, and every code object found for it so far."""
+    """A Place being looked for, and every code object found for it so far."""
 
-    spec: Spec
+    spec: Place
     found: Callable[[types.CodeType], None]
     codes: list[types.CodeType] = field(default_factory=list)
 
@@ -150,8 +224,9 @@ class Locator:
         self._by_last: dict[str | None, list[Search]] = {}
         self._by_file: dict[str, list[LineSearch]] = {}
         self._main: tuple[str, types.CodeType] | None = None
+        self._loading: list[tuple[str, types.CodeType]] = []
 
-    def search(self, spec: Spec, found: Callable[[types.CodeType], None]) -> Search:
+    def search(self, spec: Place, found: Callable[[types.CodeType], None]) -> Search:
         """Look for *spec* from now on; *found* is called for each code object, at once for those
         that exist."""
         search = Search(spec, found)
@@ -187,16 +262,29 @@ class Locator:
         """Whether *spec* names a function that is there already."""
         return any(spec.matches(module, code) for module, code in self._known(spec))
 
-    def _known(self, spec: Spec) -> Iterator[tuple[str, types.CodeType]]:
-        """Code of the main script, run yet or not, and of every function there is."""
-        if self._main is not None:
-            for code in walk(self._main[1]):
-                yield self._main[0], code
-        for function in live.functions():
-            code = self._wiring.original(function.__code__)
+    def _known(self, spec: Place) -> Iterator[tuple[str, types.CodeType]]:
+        """Code of the main script, run yet or not, of a module that is about to run, and of
+        every function there is."""
+        for module, body in ([self._main] if self._main else []) + self._loading:
+            for code in walk(body):
+                yield module, code
+        for module, code in self._live() if spec.of_functions else ():
             if spec.last in (None, code.co_name):
-                module = function.__globals__.get("__name__")
-                yield (module if isinstance(module, str) else "?"), code
+                yield module, code
+
+    def _live(self) -> Iterator[tuple[str, types.CodeType]]:
+        """Module name and code of every function there is."""
+        for function in live.functions():
+            module = function.__globals__.get("__name__")
+            code = self._wiring.original(function.__code__)
+            yield (module if isinstance(module, str) else "?"), code
+
+    def functions(self) -> Iterator[tuple[str, types.CodeType]]:
+        """Module and code of all functions that are loaded, and of the main script's."""
+        if self._main is not None:
+            module, body = self._main
+            yield from ((module, code) for code in walk(body) if is_function(code))
+        yield from self._live()
 
     def _known_of(self, file: str) -> Iterator[types.CodeType]:
         """Code of *file*: of the main script, of functions, of what runs, and all that is nested
@@ -233,16 +321,20 @@ class Locator:
         main = module == "__main__"
         if main:
             self._main = (module, code)
-        self._offer(module, code)
+        self._loading.append((module, code))  # what is found may start a search of its own
+        try:
+            self._offer(module, code)
+        finally:
+            self._loading.remove((module, code))
         return self._wiring.instrument(code, main)
 
     def _offer(self, module: str, code: types.CodeType) -> None:
-        globs = self._by_last.get(None, ())
+        globs = list(self._by_last.get(None, ()))
         lines = self._by_file.get(self._canonic(code.co_filename), ()) if self._by_file else ()
         for each in walk(code):
             for search in (*self._by_last.get(each.co_name, ()), *globs):
                 search.offer(module, each)
-            for line_search in lines:
+            for line_search in tuple(lines):
                 line_search.offer(each)
 
     def _begins(self, code: types.CodeType, module: str | None) -> None:
@@ -254,28 +346,6 @@ class Locator:
             or code.co_name == "<module>"
         ):
             self._offer(module or "?", code)
-
-
-def function_code(value: object) -> types.CodeType | None:
-    """The code that a call of *value* runs, None where that is not Python.
-
-    Methods, classmethods, partials, decorated functions (through ``__wrapped__``) and classes
-    (their ``__init__``) are looked through; no attribute of a foreign object is computed.
-    """
-    for _ in range(20):
-        if isinstance(value, types.FunctionType):
-            value = inspect.getattr_static(value, "__wrapped__", value.__code__)
-        elif isinstance(value, types.CodeType):
-            return value
-        elif isinstance(value, types.MethodType | classmethod | staticmethod):
-            value = value.__func__
-        elif isinstance(value, functools.partial):
-            value = value.func
-        elif isinstance(value, type):
-            value = inspect.getattr_static(value, "__init__", None)
-        else:
-            return None
-    return None
 
 
 # -- modules as they load ----------------------------------------------------------------------
@@ -319,16 +389,3 @@ def _get_code(self: importlib.machinery.SourceFileLoader, fullname: str) -> type
 _get_code.__code__ = _get_code.__code__.replace(
     co_filename="<frozen importlib._bootstrap_external>"
 )
-
-
-# -- lines -------------------------------------------------------------------------------------
-
-
-def executable_lines(code: types.CodeType) -> set[int]:
-    """The lines on which *code*, with all that is nested in it, can stop."""
-    return {line for each in walk(code) for _, _, line in each.co_lines() if line}
-
-
-def nearest(lines: Iterable[int], line: int) -> int | None:
-    """The line of *lines* closest to *line*, the later of two."""
-    return min(lines, key=lambda each: (abs(each - line), -each), default=None)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from modpdb.breakpoints import live
 from modpdb.breakpoints.engine import Place, Wiring
 from modpdb.breakpoints.injection import CannotInject, Hooks, inject, lines_in_loops
-from modpdb.breakpoints.locations import walk
+from modpdb.breakpoints.lines import walk
 
 _numbers = itertools.count()
 _Runs = types.FrameType | live.Suspended | types.CodeType

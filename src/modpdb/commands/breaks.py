@@ -2,63 +2,79 @@
 
 from __future__ import annotations
 
+import bdb
+import dataclasses
 import os
 import re
-import sys
 import types
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
-from modpdb.breakpoints.books import NamedBreakpoint, named_breakpoints
-from modpdb.breakpoints.locations import Spec, executable_lines, function_code, nearest
+from modpdb.breakpoints.books import NamedBreakpoint, is_over, named_breakpoints, reached_line
+from modpdb.breakpoints.inheritance import inherited, may_inherit
+from modpdb.breakpoints.loaded import (
+    definer,
+    function_code,
+    method_code,
+    module_files,
+    module_of,
+    namespace,
+    qualname,
+)
+from modpdb.breakpoints.locations import FileLine, Place, Spec
+from modpdb.breakpoints.near_misses import near_misses
+from modpdb.breakpoints.placement import Placement
+from modpdb.commands.break_files import LINE, FilePlaces, loaded_files, may_come, similar_files
+from modpdb.commands.break_numbers import BreakNumbers, why_no_condition
+from modpdb.views.text import printable
 
 if TYPE_CHECKING:
     from modpdb.breakpoints.engine import Engine
     from modpdb.breakpoints.locations import Locator
 
-_LINE = re.compile(r"(?:(?P<file>.+):)?\s*(?P<line>\d+)")
 _NAMES = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
-class BreakCommands:
+class BreakCommands(FilePlaces, BreakNumbers):
     """pdb's breakpoint commands with modpdb's places. Mixed into ModPdb."""
 
     if TYPE_CHECKING:
         engine: Engine
         locator: Locator
-        curframe: Any
         curframe_locals: Any
         currentbp: int
-        mainpyfile: str
         breaks: dict[str, list[int]]
+        notes: list[str]
+        commands_silent: dict[int, bool]
 
+        def canonic(self, filename: str) -> str: ...
         def message(self, msg: str, end: str = "\n") -> None: ...
-        def error(self, msg: Any) -> None: ...
         def settle(self) -> None: ...
+        def stops_anyway(self, frame: types.FrameType) -> bool: ...
         def _add_to_breaks(self, filename: str, lineno: int) -> None: ...
 
     def do_break(self, arg: str, temporary: bool = False) -> None:
         """b(reak) [PLACE [, CONDITION]]
 
         PLACE is LINE, FILE:LINE, a function, Class.method, module:qualname,
-        package.module.Class.method, or a glob of names (*.modify_tensors). What is not loaded
-        yet is pending, and found when its module is imported. A function's breakpoint stops
-        once per call, at its first line. Without PLACE: list the breakpoints.
+        package.module.Class.method, a glob of names (*.modify_tensors), or a function and how
+        many lines below its first (Class.method+3). What is not loaded yet is pending, and
+        found when its module is imported. A function's breakpoint stops once per call, at its
+        first line; that of a method which the class inherits only for instances of that class.
+        Without PLACE: list the breakpoints.
         """
         if not arg:
             self._list_breaks()
             return
         place, _, condition = (part.strip() for part in arg.partition(","))
-        try:
-            if condition:
-                compile(condition, "<condition>", "eval")
-        except SyntaxError as error:
-            self.error(f"condition {condition!r}: {error.msg}")
-            return
-        if match := _LINE.fullmatch(place):
+        known = len(bdb.Breakpoint.bpbynumber)
+        if problem := why_no_condition(condition):
+            self.error(problem)
+        elif match := LINE.fullmatch(place):
             self._break_line(match["file"], int(match["line"]), temporary, condition or None)
         else:
             self._break_function(place, temporary, condition or None)
         self.settle()
+        self.set_nothing = len(bdb.Breakpoint.bpbynumber) == known
 
     do_b = do_break
 
@@ -69,134 +85,210 @@ class BreakCommands:
         """
         self.do_break(arg, True)
 
-    def _list_breaks(self) -> None:
-        if self.breaks:
-            super().do_break("")  # type: ignore[misc]
+    def do_clear(self, arg: str) -> None:
+        """cl(ear) [BPNUMBER ... | PLACE]
 
-    # -- by line -------------------------------------------------------------------------------
+        Clear those breakpoints, or those set at PLACE, which is written as for `break`; without
+        argument all, after asking.
+        """
+        if (numbers := self._with_bpnum(arg.strip())) is None:
+            return
+        arg = numbers
+        if not arg or re.fullmatch(r"[\d\s]+", arg):
+            super().do_clear(arg)  # type: ignore[misc]
+            return
+        try:
+            found = self._numbers_at(arg)
+        except ValueError as error:
+            self.error(error)
+            return
+        if found:
+            super().do_clear(" ".join(map(str, found)))  # type: ignore[misc]
+        else:
+            self.error(f"no breakpoint at {arg}; `b` lists them")
+
+    do_cl = do_clear
+
+    def _list_breaks(self) -> None:
+        if not self.breaks:
+            return
+        import shutil  # with all it imports it would take 3 ms at every start
+
+        self.message("Num Type         Disp Enb   Where")
+        for each in bdb.Breakpoint.bpbynumber:
+            if isinstance(each, NamedBreakpoint):
+                lines = each.bpformat(shutil.get_terminal_size().columns).split("\n")
+                for line in lines:
+                    self.message("\t" * line.startswith("\t") + printable(line.lstrip("\t")))
+            elif each is not None:
+                self.message(each.bpformat())
+
+    # -- setting -------------------------------------------------------------------------------
 
     def _break_line(self, file: str | None, line: int, temporary: bool, cond: str | None) -> None:
         place = str(line)
         if file is not None:
-            found = self.lookupmodule(file.strip())
+            file = file.strip()
+            found = self.lookupmodule(file)
             if found is None:
-                self.error(f"{file!r} not found: looked in sys.path and in {os.getcwd()}")
+                self._break_unknown_file(file, line, temporary, cond)
                 return
             place = f"{found}:{line}"
         super().do_break(f"{place}, {cond}" if cond else place, temporary)  # type: ignore[misc]
 
-    def lookupmodule(self, filename: str) -> str | None:
-        """pdb looks along sys.path only, whose first entry is the script's folder (all
-        versions): look from where the user stands, too."""
-        found: str | None = super().lookupmodule(filename)  # type: ignore[misc]
-        if found is not None and os.path.exists(found):
-            return found
-        for name in (filename, filename + ".py"):
-            if os.path.isfile(name):
-                return os.path.abspath(name)
-        return None
-
-    def checkline(self, filename: str, lineno: int) -> int:
-        """pdb rejects some lines that cannot stop; say where the nearest is that can."""
-        lines = _stopping_lines(filename)
-        if lines is None:
-            return int(super().checkline(filename, lineno))  # type: ignore[misc]
-        if lineno in lines:
-            return lineno
-        near = nearest(lines, lineno)
-        hint = f"; the nearest that can is {near}" if near else ""
-        self.error(f"{os.path.basename(filename)}:{lineno}: no code there that can stop{hint}")
-        return 0
-
-    def defaultFile(self) -> str:
-        """pdb needs a frame (all versions); an rc line has none yet."""
-        if self.curframe is None:
-            return self.mainpyfile
-        return str(super().defaultFile())  # type: ignore[misc]
-
-    # -- by name -------------------------------------------------------------------------------
+    def _break_unknown_file(self, file: str, line: int, temporary: bool, cond: str | None) -> None:
+        if several := loaded_files(file):
+            self.error(f"{file!r} may be {' or '.join(several)}: give more of the path")
+        elif may_come(file):
+            self._set(FileLine(file, line), temporary, cond)
+        else:
+            self.error(f"{file!r} not found: looked in sys.path and in {os.getcwd()}")
 
     def _break_function(self, place: str, temporary: bool, condition: str | None) -> None:
         try:
-            spec = self._spec_in_frame(place) or Spec.parse(place)
+            self._set(self._spec(place), temporary, condition)
         except ValueError as error:
             self.error(error)
-            return
-        breakpoint = NamedBreakpoint(spec, temporary, condition)
+
+    def _set(self, place: Place, temporary: bool, condition: str | None) -> None:
+        breakpoint = NamedBreakpoint(place, temporary, condition)
         self._add_to_breaks(breakpoint.file, breakpoint.line)
+        known = len(self.notes)
         self._search_for(breakpoint)
-        if not breakpoint.codes:
-            self.message(f"Breakpoint {breakpoint.number} pending: {spec} is not imported yet")
-        else:
-            self.message(f"Breakpoint {breakpoint.number} {breakpoint.where()}")
-
-    def _spec_in_frame(self, place: str) -> Spec | None:
-        """The function that *place* names in the current frame, as in pdb, or one of its file.
-
-        Raises ValueError where it names something that has no Python code.
-        """
-        if self.curframe is None or not _NAMES.fullmatch(place):
-            return None
-        module = self.curframe.f_globals.get("__name__")
-        try:
-            value = eval(place, self.curframe.f_globals, self.curframe_locals)
-        except Exception:
-            here = Spec(module, place) if isinstance(module, str) else None
-            return here if here and self.locator.exists(here) else None
-        code = function_code(value)
-        if code is None:
-            raise ValueError(f"{place} is a {type(value).__name__} without Python code to stop in")
-        return Spec(_module_of(code), code.co_qualname.replace("<locals>.", ""))
+        near = "" if breakpoint.spots else self._did_you_mean(place)
+        self.message(printable(f"Breakpoint {breakpoint.number} {breakpoint.where()}{near}"))
+        for note in self.notes[known:]:
+            self.message(note)
+        del self.notes[known:]
 
     def _search_for(self, breakpoint: NamedBreakpoint) -> None:
-        def reached(frame: types.FrameType) -> bool:
-            if self.stops_anyway(frame, frame.f_code.co_firstlineno) or not breakpoint.reached(frame, self.error):
-                return False
-            self.currentbp = breakpoint.number
-            if breakpoint.temporary:
-                self.do_clear(str(breakpoint.number))
-            return True
-
-        search = self.locator.search(breakpoint.spec, lambda code: self.engine.watch(code, reached))
-
-        def stop_looking() -> None:
-            self.engine.unwatch(reached)
-            self.locator.forget(search)
-
-        breakpoint.searches.append(search)
-        breakpoint.when_deleted.append(stop_looking)
+        placement = Placement(breakpoint, self.engine, self.locator, self._reached, self._note)
+        breakpoint.when_deleted.append(placement.remove)
 
     def take_over_breakpoints(self) -> None:
         """Look for what other debuggers have noted in bdb's books, as bdb does for lines."""
         for each in named_breakpoints():
             self._search_for(each)
 
-    if TYPE_CHECKING:
+    # -- what a place means --------------------------------------------------------------------
 
-        def do_clear(self, arg: str) -> None: ...
+    def _spec(self, place: str) -> Spec:
+        """What *place* names in the current frame, as in pdb, or wherever it is found.
+
+        Raises ValueError for what is no place, or has no Python code.
+        """
+        spec = Spec.parse(place)
+        if self.curframe is None or spec.module is not None or not _NAMES.fullmatch(spec.name):
+            return spec
+        in_frame = self._spec_in_frame(spec.name)
+        return spec if in_frame is None else dataclasses.replace(in_frame, offset=spec.offset)
+
+    def _spec_in_frame(self, name: str) -> Spec | None:
+        holder, _, last = name.rpartition(".")
+        try:
+            owner = self._evaluate(holder) if holder else None
+            value = None if _is_class(owner) else self._evaluate(name)
+        except Exception:
+            return self._spec_in_file(name)
+        if _is_class(owner):
+            return _method(owner, last)
+        return _spec_of(function_code(value), name, value)
+
+    def _evaluate(self, expression: str) -> Any:
+        return eval(expression, self.curframe.f_globals, self.curframe_locals)
+
+    def _spec_in_file(self, name: str) -> Spec | None:
+        """A function of the module at hand that has not been defined yet."""
+        module = self.curframe.f_globals.get("__name__")
+        here = Spec(module, name) if isinstance(module, str) else None
+        return here if here and self.locator.exists(here) else None
+
+    def _numbers_at(self, place: str) -> list[int]:
+        """The breakpoints that were set at *place*."""
+        if match := LINE.fullmatch(place):
+            file = self.canonic(self.lookupmodule(match["file"].strip()) or match["file"])
+            known = bdb.Breakpoint.bplist.get((file, int(match["line"])), [])
+            written = {place}
+        else:
+            known = []
+            written = {str(Spec.parse(place)), str(self._spec(place))}
+        named = [each for each in named_breakpoints() if str(each.spec) in written]
+        return [each.number for each in (*known, *named)]
+
+    # -- reaching ------------------------------------------------------------------------------
+
+    def stops_at_line(self, file: str, line: int, frame: types.FrameType) -> bool:
+        """Whether a breakpoint at *file*, *line* stops in *frame*, which is about to run it."""
+        breakpoint = reached_line(file, line, frame, self._complain)
+        if breakpoint is None:
+            return False
+        self._stopped_by(breakpoint)
+        return True
+
+    def _reached(
+        self, breakpoint: NamedBreakpoint, frame: types.FrameType, note: str | None
+    ) -> bool:
+        if self.stops_anyway(frame) or not breakpoint.reached(frame, self._complain):
+            return False
+        if note is not None and not self.commands_silent.get(breakpoint.number):
+            self._note(note)
+        self._stopped_by(breakpoint)
+        return True
+
+    def _stopped_by(self, breakpoint: bdb.Breakpoint) -> None:
+        self.currentbp = breakpoint.number
+        if is_over(breakpoint):
+            self.do_clear(str(breakpoint.number))
+
+    def _complain(self, problem: str) -> None:
+        self._note(f"*** {problem}")
+
+    def _note(self, text: str) -> None:
+        """Say *text* at the next stop, once however often it comes up before."""
+        text = printable(text)
+        if text not in self.notes:
+            self.notes.append(text)
+
+    # -- what was not found --------------------------------------------------------------------
 
     def never_found(self) -> list[str]:
-        """A sentence for each breakpoint whose function was never loaded."""
+        """A sentence for each breakpoint whose place was never loaded."""
         return [
-            f"breakpoint {each.number} was never reached: no {each.spec} was loaded"
+            f"breakpoint {each.number} was never reached: {self._why_missing(each.spec)}"
             for each in named_breakpoints()
-            if not each.codes
+            if not each.spots
         ]
 
+    def _why_missing(self, place: Place) -> str:
+        if may_inherit(place) and (code := inherited(place)):
+            return f"{place} is {code.co_qualname}, which its class statement does not show"
+        return place.missing() + self._did_you_mean(place)
 
-def _module_of(code: types.CodeType) -> str | None:
-    """The name of the loaded module that *code* comes from."""
-    for name, module in list(sys.modules.items()):
-        # Not getattr: a module's own __getattr__ may do anything.
-        if getattr(module, "__dict__", {}).get("__file__") == code.co_filename:
-            return name
-    return None
+    def _did_you_mean(self, place: Place) -> str:
+        near: list[str] = []
+        if isinstance(place, FileLine):
+            near = similar_files(place.file)
+        elif isinstance(place, Spec):
+            near = near_misses(place, self.locator.functions())
+        return f"; did you mean {' or '.join(map(printable, near))}?" if near else ""
 
 
-def _stopping_lines(filename: str) -> set[int] | None:
-    """The lines of a Python file that can stop, None where that cannot be known."""
-    try:
-        with open(filename, "rb") as file:
-            return executable_lines(compile(file.read(), filename, "exec", dont_inherit=True))
-    except (OSError, SyntaxError, ValueError):
+def _is_class(value: object) -> TypeGuard[type]:
+    return issubclass(type(value), type)
+
+
+def _method(cls: type, name: str) -> Spec | None:
+    """The method *name* of *cls*: its own code, or the class's where it inherits."""
+    owner = definer(cls, name)
+    if owner is None:
         return None
+    code = method_code(cls, name)
+    spec = _spec_of(code, f"{qualname(cls)}.{name}", namespace(owner)[name])
+    return spec if owner is cls else Spec(module_of(cls), f"{qualname(cls)}.{name}")
+
+
+def _spec_of(code: types.CodeType | None, name: str, value: object) -> Spec:
+    if code is None:
+        raise ValueError(f"{name} is a {type(value).__name__} without Python code to stop in")
+    module = next((each for each, file in module_files() if file == code.co_filename), None)
+    return Spec(module, code.co_qualname.replace("<locals>.", ""))

@@ -14,6 +14,7 @@ from prompt_toolkit.document import Document
 
 from modpdb.commands.registry import COMMANDS, Command, is_option
 from modpdb.probes._static import class_attribute, instance_dict, is_a, mro, namespace
+from modpdb.prompt.places import function_names, places
 
 if TYPE_CHECKING:
     from modpdb.debugger import ModPdb
@@ -30,10 +31,12 @@ class PromptCompleter(Completer):
     def __init__(self, debugger: ModPdb) -> None:
         self._debugger = debugger
         self._targets: dict[str, list[str]] = {}
+        self._functions: list[tuple[str, str]] | None = None
 
     def new_prompt(self) -> None:
         """The program has gone on: what commands can be about is looked up again."""
         self._targets.clear()
+        self._functions = None
 
     def get_completions(
         self, document: Document, complete_event: CompleteEvent
@@ -60,7 +63,10 @@ class PromptCompleter(Completer):
                 yield from self._python(rest, for_command=True)
             return
         if name in ("b", "break", "tbreak", "cl", "clear", "help", "h"):
-            yield from self._pdb_arguments(name, rest)
+            offered = list(self._pdb_arguments(name, rest))
+            yield from offered
+            if offered:
+                return
         yield from self._python(text)
 
     def _names(self, text: str) -> Iterable[str]:
@@ -91,6 +97,17 @@ class PromptCompleter(Completer):
         if name in ("help", "h"):
             for each in self._names(rest):
                 yield each, len(rest)
+        elif "," not in rest:
+            for each in self._places(rest):
+                if each.startswith(rest):
+                    yield each, len(rest)
+
+    def _places(self, text: str) -> Iterator[str]:
+        if self._functions is None:  # a tenth of a second with transformers loaded
+            self._functions = function_names(self._debugger.locator.functions())
+        frame = self._debugger.curframe
+        module = None if frame is None else frame.f_globals.get("__name__")
+        return places(text, self._functions, module)
 
     def _python(self, text: str, for_command: bool = False) -> Iterator[tuple[str, int]]:
         """Names and attributes; *for_command* no keywords, and of a module what it holds."""
