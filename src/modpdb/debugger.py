@@ -56,6 +56,8 @@ class ModPdb(EarlyLines, BreakCommands, TracingPdb):
         self._session: TerminalInput | None = None
         if not self.use_color():
             self.config.highlight = self.config.use_pygments = False
+        if self.engine.wiring.problem:
+            self.notes.append(self.engine.wiring.problem)
         self.notes += load_commands()
         self.take_over_breakpoints()
         if readrc:

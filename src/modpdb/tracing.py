@@ -309,6 +309,7 @@ class TracingPdb(RepairedPdb):
             else:
                 self.botframe = sys._getframe()
                 self.set_continue()
+                self.engine.wiring.tracer.start()
             exec(code, namespace)
         except BaseException:
             if self._leaving:

@@ -3,6 +3,7 @@
 import gc
 import importlib
 import importlib.machinery
+import os
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import pytest
 from modpdb.breakpoints.books import NamedBreakpoint
 from modpdb.breakpoints.class_statements import base_names, is_static
 from modpdb.breakpoints.inheritance import inherited
+from modpdb.breakpoints.engine import Wiring
 from modpdb.breakpoints.lines import walk
 from modpdb.breakpoints.locations import Locator, Spec
 from modpdb.breakpoints.placement import Placement
@@ -47,7 +49,7 @@ class Hits:
         self.notes: list[str] = []
         self.told: list[str] = []
         self.breakpoint = NamedBreakpoint(Spec.parse(place), False, None)
-        self.locator = Locator()
+        self.locator = Locator(Wiring(), os.path.abspath)
         self.placement = Placement(
             self.breakpoint, self.engine, self.locator, self._stops, self.told.append
         )

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import importlib.machinery
+import os
 import sys
 import textwrap
 import traceback
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from modpdb.breakpoints.engine import Wiring
 from modpdb.breakpoints.lines import walk
 from modpdb.breakpoints.loaded import function_code
 from modpdb.breakpoints.locations import FileLine, Locator, Spec, watch_imports
@@ -82,7 +84,7 @@ def test_no_object_is_asked_for_its_class() -> None:
 
 
 def test_found_before_a_module_runs(module: str) -> None:
-    locator = Locator()
+    locator = Locator(Wiring(), os.path.abspath)
     found: list[str] = []
     search = locator.search(Spec.parse("Sub.other"), lambda code: found.append(code.co_qualname))
     try:
@@ -97,9 +99,11 @@ def test_found_before_a_module_runs(module: str) -> None:
 def test_watching_leaves_the_loader_as_it_was(plain_run) -> None:
     program = """
 from importlib.machinery import SourceFileLoader as loader
+from os.path import abspath
+from modpdb.breakpoints.engine import Wiring
 from modpdb.breakpoints.locations import Locator, Spec
 before = dict(vars(loader)), loader.get_code
-one, two = Locator(), Locator()
+one, two = Locator(Wiring(), abspath), Locator(Wiring(), abspath)
 searches = [one.search(Spec.parse("a"), print), two.search(Spec.parse("b"), print)]
 assert "get_code" in vars(loader)
 one.forget(searches[0])
@@ -112,7 +116,7 @@ assert (dict(vars(loader)), loader.get_code) == before
 
 def test_found_in_functions_that_exist(module: str) -> None:
     loaded = importlib.import_module(module)
-    locator = Locator()
+    locator = Locator(Wiring(), os.path.abspath)
     search = locator.search(Spec.parse(f"{module}:Base.*"), lambda code: None)
     found = list(search.codes)
     assert any(code is loaded.Base.method.__code__ for code in found)
@@ -127,7 +131,7 @@ def test_found_after_gc_freeze(module: str) -> None:
     loaded = importlib.import_module(module)
     gc.freeze()
     try:
-        search = Locator().search(Spec.parse(f"{module}:Base.*"), lambda code: None)
+        search = Locator(Wiring(), os.path.abspath).search(Spec.parse(f"{module}:Base.*"), lambda code: None)
     finally:
         gc.unfreeze()
     assert any(code is loaded.Base.method.__code__ for code in search.codes)

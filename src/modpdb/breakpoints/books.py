@@ -29,11 +29,16 @@ def reached_line(
     that stops is over (`is_over`): it is for the caller to delete.
     """
     for each in tuple(bdb.Breakpoint.bplist.get((file, line), ())):  # another thread may clear
-        # Of the others checkfuncname compares the line, which the frame of a hook does not have.
-        meant = not each.funcname or bdb.checkfuncname(each, frame)
-        if each.enabled and meant and _stops(each, frame, complain):
+        if each.enabled and _is_meant(each, frame) and _stops(each, frame, complain):
             return each
     return None
+
+
+def _is_meant(breakpoint: bdb.Breakpoint, frame: types.FrameType) -> bool:
+    """bdb.checkfuncname, for frames too that stand in a hook and have no line."""
+    if breakpoint.funcname or frame.f_lineno is not None:
+        return bool(bdb.checkfuncname(breakpoint, frame))
+    return True
 
 
 def is_over(breakpoint: bdb.Breakpoint) -> bool:

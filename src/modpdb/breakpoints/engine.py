@@ -174,6 +174,8 @@ class Wiring:
 
         *main*: of the script, where breakpoints will be set while it runs.
         """
+        if _at_work:
+            self.tracer.start()
         return code
 
     def settle(self) -> list[str]:

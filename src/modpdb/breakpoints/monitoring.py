@@ -31,7 +31,6 @@ class Monitoring(Wiring):
         self._monitoring: Any = sys.monitoring  # type: ignore[attr-defined,unused-ignore]
         self._tool = self._take_tool_id()
         self._positions: dict[int, list[int | None]] = {}
-        self._armed: dict[int, int] = {}  # events, by the id of the code
         events = self._monitoring.events
         self._at_lines = events.LINE | events.JUMP | events.PY_START
         for event, callback in (
@@ -57,15 +56,12 @@ class Monitoring(Wiring):
             events = self._at_lines
         elif place.entry:
             events = self._monitoring.events.PY_START
-        armed = self._armed.get(id(place.code), 0)
-        if events != armed:
-            self._monitoring.set_local_events(self._tool, place.code, events)
-            self._armed[id(place.code)] = events
-        elif place.lines:
-            self._monitoring.restart_events()  # the new line may have been disabled by now
-        if not events:
-            for table in (self._places, self._positions, self._armed):
-                table.pop(id(place.code), None)
+        self._monitoring.set_local_events(self._tool, place.code, events)
+        if events:
+            self._monitoring.restart_events()  # it may have been disabled there by now
+        else:
+            self._places.pop(id(place.code), None)
+            self._positions.pop(id(place.code), None)
 
     def _see_new_code(self) -> None:
         """Everywhere, code that starts for the first time: then the event is disabled there."""
