@@ -75,9 +75,10 @@ def seen_in(printed: str) -> Iterator[str]:
     """Frames and marked values of a debugger's output, a line for each.
 
     Values are left out where they were printed in a frame of the standard library, whose
-    variables differ in every process.
+    variables differ in every process; and on 3.12 in the frames of modules and classes, where pdb
+    shows stale variables of comprehensions, and writes them back.
     """
-    event, in_library = "", False
+    event, left_out = "", False
     for line in printed.splitlines():
         text = _PROMPTS.sub("", line)
         if match := _EVENT.match(text):
@@ -89,9 +90,11 @@ def seen_in(printed: str) -> Iterator[str]:
             elif match["mark"] == ">":
                 yield LEFT
             if match["mark"] == ">":
-                in_library = match["file"].startswith((_LIBRARY, "<"))
+                left_out = match["file"].startswith((_LIBRARY, "<"))
+                if sys.version_info[:2] == (3, 12):
+                    left_out |= match["name"] == "<module>" or match["name"][0].isupper()
             event = ""
-        elif text.startswith(f"({MARK!r}, ") and not in_library:
+        elif text.startswith(f"({MARK!r}, ") and not left_out:
             yield f"    {text}"
 
 
