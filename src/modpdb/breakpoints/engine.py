@@ -142,6 +142,7 @@ class Wiring:
         self.problem = ""  # why this is not the wiring that it should be
         self._begins: list[Begins] = []
         self._auditing = False
+        self._imported: types.CodeType | None = None  # what an import is about to run
         self._places: dict[int, Place] = {}
 
     def place(self, code: types.CodeType) -> Place:
@@ -176,6 +177,7 @@ class Wiring:
         """
         if _at_work:
             self.tracer.start()
+        self._imported = code
         return code
 
     def settle(self) -> list[str]:
@@ -206,8 +208,8 @@ class Wiring:
     def _audit(self, event: str, args: tuple[object, ...]) -> None:
         if event == "exec" and self._begins and type(args[0]) is types.CodeType:
             code = args[0]
-            # Imports go by exec(), too: these have been told of, and may be hooked copies.
-            if self.original(code) is code and not code.co_filename.startswith("<"):
+            # Imports go by exec(), too: these have been told of.
+            if code is not self._imported and not code.co_filename.startswith("<"):
                 self._tell(code, None)
                 self._executing(code)
 

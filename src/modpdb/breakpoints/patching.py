@@ -122,12 +122,15 @@ class Patching(Wiring):
     def instrument(self, code: types.CodeType, main: bool = False) -> types.CodeType:
         if main:
             self._main = code
-        tree = list(walk(code))
-        if not main and not any(id(each) in self._places for each in tree):
-            return code
-        for each in tree:
-            self._dirty.pop(id(each), None)
-        return self._current(code)
+        self._imported = code
+        if main or self._is_watched(code):
+            for each in walk(code):
+                self._dirty.pop(id(each), None)
+            self._imported = self._current(code)
+        return self._imported
+
+    def _is_watched(self, code: types.CodeType) -> bool:
+        return any(id(each) in self._places for each in walk(code))
 
     def _function_made(self, function: types.FunctionType) -> None:
         """The script's own code has made a function, perhaps from code of before a breakpoint."""
@@ -237,7 +240,7 @@ class Patching(Wiring):
             yield from self._uncovered(each)
 
     def _executing(self, code: types.CodeType) -> None:
-        if self._add_stray(code, code):
+        if self._is_watched(code) and self._add_stray(code, code):
             self.tracer.start()
 
     def _add_stray(self, what: _Runs, code: types.CodeType, offset: int = -1) -> bool:
