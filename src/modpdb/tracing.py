@@ -36,6 +36,8 @@ class TracingPdb(RepairedPdb):
             return None  # our own code: where stepping leaves the script
         if event == "call" and not self.quitting and self.engine.enters(frame):
             return self.wake(frame)
+        if event == "line" and not self.quitting and self.engine.reaches(frame):
+            self._set_stopinfo(frame, None)
         return super().trace_dispatch(frame, event, arg)
 
     def wake(self, frame: types.FrameType) -> Callable[..., Any]:
@@ -72,6 +74,8 @@ class TracingPdb(RepairedPdb):
 
     def has_lines(self, code: types.CodeType) -> bool:
         """Whether *code* has a line with a breakpoint."""
+        if self.engine.has_lines(code):
+            return True
         file = code.co_filename
         if file not in self._lines_of:
             self._lines_of[file] = frozenset(self.breaks.get(self.canonic(file), ()))

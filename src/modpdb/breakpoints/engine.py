@@ -29,22 +29,41 @@ class TraceEngine:
         self._has_lines = has_lines
         # By identity: hashing a code object costs more than the call it stands for.
         self._watched: dict[int, tuple[types.CodeType, int, list[Reached]]] = {}
+        self._at_lines: dict[int, list[tuple[int, Reached]]] = {}
         self._waits = False
         self._lines = False
 
-    def watch(self, code: types.CodeType, reached: Reached) -> None:
+    def watch(self, code: types.CodeType, reached: Reached, line: int | None = None) -> None:
         """Ask *reached* whenever *code* is entered: once per call, not when a generator goes
-        on."""
+        on; or whenever a line event at *line* of it is about to happen."""
+        if line is not None:
+            self._watched.setdefault(id(code), (code, entry_offset(code), []))
+            self._at_lines.setdefault(id(code), []).append((line, reached))
+            if self._waits:
+                sys.settrace(self._waiting)
+            return
         entry = self._watched.setdefault(id(code), (code, entry_offset(code), []))
         entry[2].append(reached)
         if self._waits:
             sys.settrace(self._waiting)
 
     def unwatch(self, reached: Reached) -> None:
+        for key, lines in list(self._at_lines.items()):
+            lines[:] = [each for each in lines if each[1] != reached]
+            if not lines:
+                del self._at_lines[key]
         for code, _, callbacks in list(self._watched.values()):
             callbacks[:] = [each for each in callbacks if each != reached]
-            if not callbacks:
+            if not callbacks and id(code) not in self._at_lines:
                 del self._watched[id(code)]
+
+    def has_lines(self, code: types.CodeType) -> bool:
+        return id(code) in self._at_lines
+
+    def reaches(self, frame: types.FrameType) -> bool:
+        """Whether somebody wants to stop at the line of *frame* for which an event is at hand."""
+        lines = self._at_lines.get(id(frame.f_code), ())
+        return any([reached(frame) for line, reached in lines if line == frame.f_lineno])  # noqa: C419
 
     def enters(self, frame: types.FrameType) -> bool:
         """Whether somebody wants to stop in *frame*, for which a call event is at hand.
