@@ -5,7 +5,7 @@ from __future__ import annotations
 import bdb
 import traceback
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from modpdb.breakpoints.locations import Search, Spec
 
@@ -17,6 +17,8 @@ class NamedBreakpoint(bdb.Breakpoint):
     under a file that cannot be, ``<spec>``, line 0: numbers, `enable`, `condition`, `ignore`,
     `commands` and `clear` work on it as on any other, and no line event ever meets it.
     """
+
+    kind = "breakpoint"
 
     def __init__(self, spec: Spec, temporary: bool, condition: str | None) -> None:
         super().__init__(f"<{spec}>", 0, temporary, condition)
@@ -34,16 +36,20 @@ class NamedBreakpoint(bdb.Breakpoint):
     def codes(self) -> list[types.CodeType]:
         return self.searches[0].codes if self.searches else []
 
+    def lines(self, code: types.CodeType) -> Iterable[int | None]:
+        """Where in *code*, which was found for it: None is the function's entry."""
+        return (None,)
+
     def bpformat(self) -> str:
         """As pdb's listing has it, with the name and its places for file and line."""
-        head = f"{self.number:<4}breakpoint   {'del ' if self.temporary else 'keep'} "
+        head = f"{self.number:<4}{self.kind:<13}{'del ' if self.temporary else 'keep'} "
         lines = [f"{head}{'yes' if self.enabled else 'no '}  {self.spec}  {self.where()}"]
         if self.cond:
             lines.append(f"\tstop only if {self.cond}")
         if self.ignore:
             lines.append(f"\tignore next {self.ignore} hits")
         if self.hits:
-            lines.append(f"\tbreakpoint already hit {self.hits} time{'s'[: self.hits != 1]}")
+            lines.append(f"\t{self.kind} already hit {self.hits} time{'s'[: self.hits != 1]}")
         return "\n".join(lines)
 
     def where(self) -> str:
@@ -55,7 +61,7 @@ class NamedBreakpoint(bdb.Breakpoint):
         return place if len(self.codes) == 1 else f"{place} and {len(self.codes) - 1} more"
 
     def __str__(self) -> str:
-        return f"breakpoint {self.number} at {self.spec}"
+        return f"{self.kind} {self.number} at {self.spec}"
 
     def reached(self, frame: types.FrameType, complain: Callable[[str], None]) -> bool:
         """Whether to stop in *frame*, which enters the function: bdb.effective's rules.
@@ -71,7 +77,7 @@ class NamedBreakpoint(bdb.Breakpoint):
                     return False
             except BaseException as error:  # what leaves here would be raised in the script
                 said = traceback.format_exception_only(error)[-1].strip()
-                complain(f"condition of breakpoint {self.number}: {said}")
+                complain(f"condition of {self.kind} {self.number}: {said}")
                 return True
         if self.ignore > 0:
             self.ignore -= 1

@@ -155,7 +155,11 @@ class BreakCommands:
                 self.do_clear(str(breakpoint.number))
             return True
 
-        search = self.locator.search(breakpoint.spec, lambda code: self.engine.watch(code, reached))
+        def found(code: types.CodeType) -> None:
+            for line in breakpoint.lines(code):
+                self.engine.watch(code, reached, line=line)
+
+        search = self.locator.search(breakpoint.spec, found)
 
         def stop_looking() -> None:
             self.engine.unwatch(reached)
