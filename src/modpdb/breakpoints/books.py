@@ -19,6 +19,7 @@ class NamedBreakpoint(bdb.Breakpoint):
     """
 
     kind = "breakpoint"
+    does = "stop"
 
     def __init__(self, spec: Spec, temporary: bool, condition: str | None) -> None:
         super().__init__(f"<{spec}>", 0, temporary, condition)
@@ -45,7 +46,7 @@ class NamedBreakpoint(bdb.Breakpoint):
         head = f"{self.number:<4}{self.kind:<13}{'del ' if self.temporary else 'keep'} "
         lines = [f"{head}{'yes' if self.enabled else 'no '}  {self.spec}  {self.where()}"]
         if self.cond:
-            lines.append(f"\tstop only if {self.cond}")
+            lines.append(f"\t{self.does} only if {self.cond}")
         if self.ignore:
             lines.append(f"\tignore next {self.ignore} hits")
         if self.hits:

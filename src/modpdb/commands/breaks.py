@@ -116,17 +116,28 @@ class BreakCommands:
 
     def _break_function(self, place: str, temporary: bool, condition: str | None) -> None:
         try:
-            spec = self._spec_in_frame(place) or Spec.parse(place)
+            spec = self.spec_of(place)
         except ValueError as error:
             self.error(error)
             return
         breakpoint = NamedBreakpoint(spec, temporary, condition)
-        self._add_to_breaks(breakpoint.file, breakpoint.line)
-        self._search_for(breakpoint)
+        self.add_breakpoint(breakpoint)
         if not breakpoint.codes:
             self.message(f"Breakpoint {breakpoint.number} pending: {spec} is not imported yet")
         else:
             self.message(f"Breakpoint {breakpoint.number} {breakpoint.where()}")
+
+    def spec_of(self, place: str) -> Spec:
+        """The function, or glob of functions, that *place* names, seen from the current frame.
+
+        Raises ValueError, with a sentence, where it can be none.
+        """
+        return self._spec_in_frame(place) or Spec.parse(place)
+
+    def add_breakpoint(self, breakpoint: NamedBreakpoint) -> None:
+        """Note it in bdb's books, and look for its places from now on."""
+        self._add_to_breaks(breakpoint.file, breakpoint.line)
+        self._search_for(breakpoint)
 
     def _spec_in_frame(self, place: str) -> Spec | None:
         """The function that *place* names in the current frame, as in pdb, or one of its file.
@@ -180,7 +191,7 @@ class BreakCommands:
     def never_found(self) -> list[str]:
         """A sentence for each breakpoint whose function was never loaded."""
         return [
-            f"breakpoint {each.number} was never reached: no {each.spec} was loaded"
+            f"{each.kind} {each.number} was never reached: no {each.spec} was loaded"
             for each in named_breakpoints()
             if not each.codes
         ]
