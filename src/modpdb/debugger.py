@@ -94,6 +94,8 @@ class ModPdb(EarlyLines, BreakCommands, TracingPdb):
             self.stopped_in(frame)
         self._interrupted = False
         self._restore_sigint()
+        if self.stages is not None:
+            self.stages.clock.stand()
         exceptions, tb = (), tb_or_exc
         if hasattr(self, "_get_tb_and_exceptions"):
             exceptions, tb = self._get_tb_and_exceptions(tb_or_exc)
@@ -113,6 +115,7 @@ class ModPdb(EarlyLines, BreakCommands, TracingPdb):
             self._in_interaction = False
             if self.stages is not None:
                 self.stages.at = None
+                self.stages.clock.run()
 
     def _in_forked_child(self) -> bool:
         """A forked child has the breakpoints but nobody who types: it never stops."""

@@ -115,7 +115,7 @@ def test_a_stage_stops_once_for_an_object_at_the_outermost_call(modpdb_run, tmp_
     assert "preset mine: c runs to stage begin" in done.stdout
     assert done.stdout.count("stage begin: it begins") == 2  # Other has no writer
     assert done.stdout.count("(9)run()") == 3  # twice as the stop, once in `w`
-    assert "here" in done.stdout and done.stderr == ""
+    assert "→  begin  3 ×  " in done.stdout and done.stderr == ""
 
 
 def test_stage_runs_on_to_it_again(modpdb_run, tmp_path: Path) -> None:
