@@ -114,8 +114,7 @@ class ModPdb(EarlyLines, BreakCommands, TracingPdb):
         finally:
             self._in_interaction = False
             if self.stages is not None:
-                self.stages.at = None
-                self.stages.clock.run()
+                self.stages.go_on()
 
     def _in_forked_child(self) -> bool:
         """A forked child has the breakpoints but nobody who types: it never stops."""
@@ -140,6 +139,8 @@ class ModPdb(EarlyLines, BreakCommands, TracingPdb):
         if self.stages is not None and self.stages.at is not None:
             spec = self.stages.at.spec
             self.message(f"stage {spec.name}: {spec.says}")
+        if self.stages is not None and self.stages.tensor:
+            self.message(self.stages.tensor)
         for note in self.notes:
             self.message(note)
         self.notes.clear()
@@ -155,6 +156,8 @@ class ModPdb(EarlyLines, BreakCommands, TracingPdb):
             self.set_continue()
             return False
         last = self.lastcmd
+        if self.stages is not None:
+            self.stages.clock.stand()
         self.stopped_in(frame)
         self.setup(frame, None)
         self._in_interaction = True
@@ -167,6 +170,8 @@ class ModPdb(EarlyLines, BreakCommands, TracingPdb):
                 self._cmdloop()
         finally:
             self._in_interaction = False
+            if self.stages is not None:
+                self.stages.go_on()
         self.forget()
         return False
 

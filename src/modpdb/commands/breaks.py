@@ -41,7 +41,8 @@ class BreakCommands:
         PLACE is LINE, FILE:LINE, a function, Class.method, module:qualname,
         package.module.Class.method, or a glob of names (*.modify_tensors). What is not loaded
         yet is pending, and found when its module is imported. A function's breakpoint stops
-        once per call, at its first line. Without PLACE: list the breakpoints.
+        once per call, at its first line. @GLOB stops at tensors by name: see break-tensor.
+        Without PLACE: list the breakpoints.
         """
         if not arg:
             self._list_breaks()
@@ -53,7 +54,12 @@ class BreakCommands:
         except SyntaxError as error:
             self.error(f"condition {condition!r}: {error.msg}")
             return
-        if match := _LINE.fullmatch(place):
+        if place.startswith("@"):
+            from modpdb.commands.tensor_breaks import break_at_tensor
+
+            # Mixed into ModPdb, which it is then.
+            break_at_tensor(self, place[1:].strip(), temporary, condition or None)  # type: ignore[arg-type]
+        elif match := _LINE.fullmatch(place):
             self._break_line(match["file"], int(match["line"]), temporary, condition or None)
         else:
             self._break_function(place, temporary, condition or None)

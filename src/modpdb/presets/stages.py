@@ -88,13 +88,15 @@ class Stage:
 
 
 class Stages:
-    """The stages of the preset that is on, and the one at which the program stands."""
+    """The stages of the preset that is on, and where the program stands: ``at`` a stage, before
+    a ``tensor`` is handled."""
 
     def __init__(self, preset: Preset, engine: TraceEngine, locator: Locator) -> None:
         self.preset = preset
         self.clock = Stopwatch()
         self.stages = {spec.name: Stage(spec, clock=self.clock) for spec in preset.stages}
         self.at: Stage | None = None
+        self.tensor = ""  # what is said of it
         for stage in self.stages.values():
             self._arm(stage, engine, locator)
 
@@ -111,6 +113,11 @@ class Stages:
 
         for spec in stage.spec.at:
             locator.search(spec, found)
+
+    def go_on(self) -> None:
+        """The program runs on from where it stood."""
+        self.at, self.tensor = None, ""
+        self.clock.run()
 
     def stop_only_at(self, names: tuple[str, ...] | list[str]) -> None:
         """Let these stages stop and no other. Raises KeyError for one that is not there."""
