@@ -139,8 +139,8 @@ class ModPdb(EarlyLines, BreakCommands, TracingPdb):
         if self.stages is not None and self.stages.at is not None:
             spec = self.stages.at.spec
             self.message(f"stage {spec.name}: {spec.says}")
-        if self.stages is not None and self.stages.tensor:
-            self.message(self.stages.tensor)
+        for said in self.stages.said if self.stages is not None else ():
+            self.message(said)
         for note in self.notes:
             self.message(note)
         self.notes.clear()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import traceback
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from modpdb.breakpoints.books import NamedBreakpoint, named_breakpoints
 from modpdb.commands.registry import Arguments, UsageError, command
+from modpdb.commands.targets import frames_outwards
 from modpdb.presets.tensors import Sighting, TensorPlaces
+from modpdb.views.text import printable
 
 if TYPE_CHECKING:
     from modpdb.debugger import ModPdb
@@ -67,8 +69,7 @@ def break_at_tensor(dbg: ModPdb, glob: str, temporary: bool, condition: str | No
     elif stages.preset.known_at:
         dbg.message(f"Breakpoint {breakpoint.number} pending: the checkpoint is not known yet")
     else:
-        seen = ", ".join(tensor.name for tensor in stages.preset.tensors)
-        dbg.message(f"Breakpoint {breakpoint.number} at @{glob} as seen by {seen}")
+        dbg.message(f"Breakpoint {breakpoint.number} at @{glob}, {breakpoint.where()}")
 
 
 class TensorBreakpoint(NamedBreakpoint):
@@ -105,7 +106,7 @@ class TensorBreakpoint(NamedBreakpoint):
         said = self._guarded(lambda: self._first_meeting(frame), complain)
         if not said or not super().reached(frame, complain):
             return False
-        self._stages.tensor = said
+        self._stages.said.append(said)
         return True
 
     def _first_meeting(self, frame: types.FrameType) -> str:
@@ -117,8 +118,8 @@ class TensorBreakpoint(NamedBreakpoint):
             new = [name for name in self._meant(sighting) if (side, name) not in self._met]
             self._met.update((side, name) for name in new)
             if new and not said:
-                more = f" and {len(new) - 1} more" if len(new) > 1 else ""
-                said = f"tensor {new[0]}{more} {says}"
+                more = f" (with {len(new) - 1} more)" if len(new) > 1 else ""
+                said = printable(f"tensor {new[0]}{more} {says}")
         return said
 
     def _meant(self, sighting: Sighting) -> list[str]:
@@ -133,7 +134,7 @@ class TensorBreakpoint(NamedBreakpoint):
         def begin() -> None:
             self._met.clear()
             self._from_the_start = True
-            names = _names_in(frame)
+            names = _names_in([each.f_locals for each, _ in traceback.walk_stack(frame)])
             if names is not None:
                 self.learn(names)
 
@@ -144,10 +145,9 @@ class TensorBreakpoint(NamedBreakpoint):
         from modpdb.probes.tensor_names import meets
         from modpdb.views.tensor_names import tensors_met
 
-        found = meets(names, self.glob)
-        self._checkpoint = frozenset(names.checkpoint)
-        if found != self.meets:
-            self.meets = found
+        before, found = self.meets, meets(names, self.glob)
+        self.meets, self._checkpoint = found, frozenset(names.checkpoint)
+        if before is None or before.names != found.names:
             self._dbg.show(tensors_met(f"Breakpoint {self.number} at @{self.glob}", found))
 
     def _guarded(self, look: Callable[[], Any], complain: Callable[[str], None]) -> Any:
@@ -170,13 +170,14 @@ class TensorBreakpoint(NamedBreakpoint):
             return in_words(self.meets)
         if self._stages.preset.known_at:
             return "pending: the checkpoint is not known yet"
-        return f"as seen by {', '.join(tensor.name for tensor in self.places.tensors)}"
+        return "where it can be seen (help break-tensor)"
 
     def missed(self) -> str | None:
         """At the run's end: which of the tensors that it was to meet never came."""
         met = {name for _, name in self._met}
         if not met:
-            return f"{self}: no tensor of that name came"
+            since = "" if self._from_the_start else " after it was set"
+            return f"{self}: no tensor of that name came{since}"
         if self.meets is None or not self._from_the_start:
             return None
         expected = [*self.meets.checkpoint, *(gguf for gguf, _ in self.meets.predicted)]
@@ -188,28 +189,23 @@ class TensorBreakpoint(NamedBreakpoint):
 
 def never_met() -> list[str]:
     """A sentence for each breakpoint whose tensors did not all come."""
-    from modpdb.views.text import printable
-
     points = [each for each in named_breakpoints() if isinstance(each, TensorBreakpoint)]
     return [printable(said) for each in points if (said := each.missed())]
 
 
 def _names_here(dbg: ModPdb) -> TensorNames | None:
-    return None if dbg.curframe is None else _names_in(dbg.curframe)
+    if dbg.curframe is None:
+        return None
+    return _names_in([variables for _, variables in frames_outwards(dbg)])
 
 
-def _names_in(frame: types.FrameType) -> TensorNames | None:
-    """The names of the conversion that *frame* or one that called it belongs to, None where
-    there is none or its checkpoint cannot be read."""
+def _names_in(frames: list[Mapping[str, Any]]) -> TensorNames | None:
+    """The names of the conversion that *frames*, innermost first, are at; None where there is
+    none, or its checkpoint cannot be read."""
     from modpdb.probes.checkpoints import CheckpointError
     from modpdb.probes.conversion import find_conversion
     from modpdb.probes.tensor_names import of_adapter, tensor_names
 
-    frames = []
-    each: types.FrameType | None = frame
-    while each is not None:
-        frames.append(each.f_locals)
-        each = each.f_back
     conversion = find_conversion(frames)
     if conversion is None:
         return None

@@ -89,14 +89,14 @@ class Stage:
 
 class Stages:
     """The stages of the preset that is on, and where the program stands: ``at`` a stage, before
-    a ``tensor`` is handled."""
+    tensors are handled, of which ``said`` has a line each."""
 
     def __init__(self, preset: Preset, engine: TraceEngine, locator: Locator) -> None:
         self.preset = preset
         self.clock = Stopwatch()
         self.stages = {spec.name: Stage(spec, clock=self.clock) for spec in preset.stages}
         self.at: Stage | None = None
-        self.tensor = ""  # what is said of it
+        self.said: list[str] = []
         for stage in self.stages.values():
             self._arm(stage, engine, locator)
 
@@ -116,7 +116,8 @@ class Stages:
 
     def go_on(self) -> None:
         """The program runs on from where it stood."""
-        self.at, self.tensor = None, ""
+        self.at = None
+        self.said.clear()
         self.clock.run()
 
     def stop_only_at(self, names: tuple[str, ...] | list[str]) -> None:

@@ -17,7 +17,7 @@ from modpdb.probes.conversion import (
     name_mapping,
 )
 
-_COMPARED = 20_000  # names that a near one is looked for among
+_COMPARED = 1_000  # names alike but for their numbers, of which one is named
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,10 @@ class Meets:
     possible: tuple[str, ...]
     near: tuple[str, ...]
     mapped: bool
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*self.checkpoint, *(gguf for gguf, _ in self.predicted), *self.possible)
 
 
 def tensor_names(conversion: Conversion) -> TensorNames:
@@ -78,7 +82,7 @@ def of_adapter(names: TensorNames, adapter: Iterable[str]) -> TensorNames:
         if name in kept
         for half in "ab"
     )
-    return TensorNames(checkpoint, tuple(predicted), names.possible, names.mapped)
+    return TensorNames(checkpoint, tuple(predicted), (), names.mapped)
 
 
 def name_matcher(glob: str) -> Callable[[str], bool]:
@@ -102,16 +106,30 @@ def meets(names: TensorNames, glob: str) -> Meets:
     possible = tuple(
         name
         for name in names.possible
-        if wanted(name) and made.isdisjoint((name, *(name + suffix for suffix in SUFFIXES)))
+        if made.isdisjoint(_whole(name)) and any(map(wanted, _whole(name)))
     )
     near: tuple[str, ...] = ()
-    if not checkpoint and not predicted and not possible:
+    if not (checkpoint or predicted or possible):
         near = _nearest(names, glob)
     return Meets(checkpoint, predicted, possible, near, names.mapped)
 
 
+def _whole(name: str) -> tuple[str, ...]:
+    """The tensors that a name of the map can be."""
+    return name, *(name + suffix for suffix in SUFFIXES)
+
+
 def _nearest(names: TensorNames, glob: str) -> tuple[str, ...]:
-    """Names like *glob*; its wildcards are nothing to compare."""
-    pool = [*names.checkpoint, *(gguf for gguf, _ in names.predicted)][:_COMPARED]
-    text = re.sub(r"[*?]", "", glob)
-    return tuple(difflib.get_close_matches(text, pool, n=2, cutoff=0.5))
+    """Names like *glob*, up to two that differ in more than their numbers."""
+    alike: dict[str, list[str]] = {}
+    for name in (*names.checkpoint, *(gguf for gguf, _ in names.predicted)):
+        alike.setdefault(re.sub(r"\d+", "0", name), []).append(name)
+    wanted = re.sub(r"[*?]+", "0", re.sub(r"\d+", "0", glob))
+    near = difflib.get_close_matches(wanted, alike, n=2, cutoff=0.6)
+    return tuple(
+        max(alike[each][:_COMPARED], key=lambda name: _likeness(glob, name)) for each in near
+    )
+
+
+def _likeness(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other).ratio()

@@ -64,11 +64,7 @@ def _possible(found: Meets) -> list[RenderableType]:
         return []
     lines = [name for name, _, _ in folded((name, "") for name in found.possible)]
     shown = ", ".join(lines[:_SHOWN]) + (", …" if len(lines) > _SHOWN else "")
-    return [
-        Text(
-            printable(f"{_INDENT}and, if the converter makes them (not predicted): {shown}"), "dim"
-        )
-    ]
+    return [Grid([(Text(f"{_INDENT}not predicted, but possible:"), Text(printable(shown), "dim"))])]
 
 
 def _rest(lines: int) -> list[RenderableType]:
