@@ -81,7 +81,7 @@ def test_the_table_shows_counts_and_times(modpdb_run, tmp_path) -> None:
         "    @classmethod\n"
         "    def from_pretrained(cls): return cls()\n"
         "time.sleep(0.3)\n"
-        "Model.from_pretrained(); Model.from_pretrained()\n"
+        "Model.from_pretrained(); time.sleep(0.1); Model.from_pretrained()\n"
         "print('done')\n"
     )
     done = modpdb_run(["s.py"], "b 7\nc\nstages\nc\n", cwd=tmp_path)
