@@ -42,7 +42,7 @@ def trace_point(dbg: ModPdb, arguments: Arguments) -> None:
 
     def show(frame: types.FrameType, values: Values) -> None:
         # One write: lines of several threads do not mix.
-        dbg.stdout.write(_line(dbg, frame, values, at_line=isinstance(spec, LinePlace)) + "\n")
+        dbg.stdout.write(f"{_place(frame, spec)}{_values(dbg, values)}\n")
 
     tracepoint = Tracepoint(spec, shown, show)
     dbg.add_breakpoint(tracepoint)
@@ -64,14 +64,17 @@ def _spec(dbg: ModPdb, place: str) -> Spec | None:
     return LinePlace(None, place, file=os.path.abspath(file), line=line) if line else None
 
 
-def _line(dbg: ModPdb, frame: types.FrameType, values: Values, at_line: bool) -> str:
+def _place(frame: types.FrameType, spec: Spec) -> str:
+    """The function, without what it is nested in; the file for a module's code."""
     code = frame.f_code
-    place = code.co_qualname.rpartition("<locals>.")[2]  # without what it is nested in
-    if place == "<module>":
-        place = os.path.basename(code.co_filename)
-    if at_line:
-        place += f":{frame.f_lineno}"
+    name = code.co_qualname.rpartition("<locals>.")[2]
+    if name == "<module>":
+        name = os.path.basename(code.co_filename)
+    return f"{name}:{spec.line}" if isinstance(spec, LinePlace) else name
+
+
+def _values(dbg: ModPdb, values: Values) -> str:
     shown = (
         f"{text} = {'?' if value is FAILED else dbg.one_line(value)}" for text, value in values
     )
-    return f"{place}  {' · '.join(shown)}".rstrip()
+    return f"  {' · '.join(shown)}" if values else ""
