@@ -79,6 +79,12 @@ def test_what_is_no_expression_is_a_sentence(text: str, sentence: str) -> None:
     assert sentence in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_comprehensions_and_lambdas_see_the_functions_variables() -> None:
+    shown = Shown("[a + each for each in b if each != a], (lambda: a)()")
+    assert shown.reach(entered(1, (1, 2))) is False
+    assert [value for _, value in shown.values[0]] == [[3], 1] and shown.said == []
+
+
 def test_it_shows_and_never_stops() -> None:
     shown = Shown("a, a + b")
     assert shown.reach(entered(1, 2)) is False

@@ -44,6 +44,10 @@ class Model:
             )
 
 
+def quoting() -> str:
+    return "look"
+
+
 class Derived(Model):
     def modify(self, name: str, look: Callable[[Any], object]) -> None:
         look(sys._getframe())
@@ -107,6 +111,7 @@ def test_lines_that_call_are_found_in_the_code() -> None:
 def test_a_function_without_such_a_call_is_no_place() -> None:
     places = TensorPlaces(None, "@x", (spec("*.modify", calling=("add",)),))
     assert not places.matches(__name__, Model.modify.__code__)
+    assert calling_lines(quoting.__code__, ["look"]) == set()
     assert calling_lines(Model.modify.__code__, ["look"]) == {
         Model.modify.__code__.co_firstlineno + 1
     }

@@ -22,10 +22,16 @@ FAILED = object()
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """An expression as typed, compiled once."""
+    """An expression as typed, compiled once; *nests*: it has a comprehension or lambda in it."""
 
     text: str
     code: types.CodeType
+    nests: bool
+
+    def value(self, frame: types.FrameType) -> object:
+        if self.nests:  # which see globals only: eval has no enclosing function to offer
+            return eval(self.code, {**frame.f_globals, **frame.f_locals})
+        return eval(self.code, frame.f_globals, frame.f_locals)
 
 
 def expressions(text: str) -> tuple[Expression, ...]:
@@ -49,7 +55,8 @@ def expressions(text: str) -> tuple[Expression, ...]:
 
 def _compiled(source: str, node: ast.expr) -> Expression:
     text = ast.get_source_segment(source, node) or ast.unparse(node)
-    return Expression(text, compile(ast.Expression(node), "<expression>", "eval"))
+    code = compile(ast.Expression(node), "<expression>", "eval")
+    return Expression(text, code, any(isinstance(each, types.CodeType) for each in code.co_consts))
 
 
 @dataclass(frozen=True)
@@ -126,7 +133,7 @@ class Tracepoint(NamedBreakpoint):
         self, expression: Expression, frame: types.FrameType, complain: Callable[[str], None]
     ) -> object:
         try:
-            return eval(expression.code, frame.f_globals, frame.f_locals)
+            return expression.value(frame)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # `exit()` too

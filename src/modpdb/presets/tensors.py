@@ -81,12 +81,13 @@ class TensorPlaces(Spec):
 def calling_lines(code: types.CodeType, names: Iterable[str]) -> set[int]:
     """The lines of *code* that call a function or method of one of *names*."""
     wanted = set(names)
-    found = (
-        each.positions.lineno
+    loads = (
+        each
         for each in dis.get_instructions(code)
-        if each.opname.startswith("LOAD_") and each.argval in wanted and each.positions
+        if each.opname.startswith("LOAD_") and each.opname != "LOAD_CONST"
     )
-    return {line for line in found if line is not None}
+    found = (each.positions for each in loads if each.argval in wanted)
+    return {at.lineno for at in found if at is not None and at.lineno is not None}
 
 
 def _names(expression: types.CodeType, variables: dict[str, Any]) -> tuple[str, ...]:
