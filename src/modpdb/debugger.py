@@ -97,6 +97,8 @@ class ModPdb(EarlyLines, BreakCommands, TracingPdb):
             else:
                 self.stopped_in(frame)
             self._restore_sigint()
+            if self.stages is not None:
+                self.stages.clock.stand()
             exceptions, tb = (), tb_or_exc
             if hasattr(self, "_get_tb_and_exceptions"):
                 exceptions, tb = self._get_tb_and_exceptions(tb_or_exc)
@@ -109,7 +111,7 @@ class ModPdb(EarlyLines, BreakCommands, TracingPdb):
                     self._cmdloop()
                 self.forget()
             if self.stages is not None:
-                self.stages.at = None
+                self.stages.go_on()
 
     def _in_forked_child(self) -> bool:
         """A forked child has the breakpoints but nobody who types: it never stops."""
@@ -137,6 +139,8 @@ class ModPdb(EarlyLines, BreakCommands, TracingPdb):
         if self.stages is not None and self.stages.at is not None:
             spec = self.stages.at.spec
             self.message(f"stage {spec.name}: {spec.says}")
+        for said in self.stages.said if self.stages is not None else ():
+            self.message(said)
         for note in self.notes:
             self.message(note)
         self.notes.clear()
@@ -153,6 +157,8 @@ class ModPdb(EarlyLines, BreakCommands, TracingPdb):
             return False
         with self.at_prompt():
             last = self.lastcmd
+            if self.stages is not None:
+                self.stages.clock.stand()
             self.stopped_in(frame)
             self.setup(frame, None)
             resumed, _ = self._run_lines(list(self.commands[number]))
@@ -162,6 +168,8 @@ class ModPdb(EarlyLines, BreakCommands, TracingPdb):
             if self.commands_doprompt[number] and not resumed:
                 self._cmdloop()
             self.forget()
+            if self.stages is not None:
+                self.stages.go_on()
         return False
 
     # -- the loop ------------------------------------------------------------------------------

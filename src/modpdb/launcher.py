@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from modpdb.cli import Launch
+from modpdb.commands.tensor_breaks import never_met
 from modpdb.debugger import ModPdb
 from modpdb.presets import GENERIC, Preset, PresetError, preset_for, preset_named
 from modpdb.rcfile import read_rc_files
@@ -240,6 +241,8 @@ def _report_never_found(debugger: ModPdb, to_the_end: bool) -> None:
         lines = ", ".join(f"`{line}`" for line in debugger.waiting)
         missing.append(f"no stop came for what was to be run at one: {lines}")
     stages = debugger.stages
+    if to_the_end and stages is not None:
+        missing += never_met()
     if to_the_end and stages is not None and stages.preset.name != GENERIC:
         missing += [
             f"preset {stages.preset.name}: stage {stage.spec.name} matched nothing "

@@ -91,7 +91,8 @@ class TracingPdb(RepairedPdb):
     def stops_anyway(self, frame: types.FrameType, line: int = sys.maxsize) -> bool:
         """Whether stepping stops, or has stopped, at this line event of *frame*.
 
-        *line*: of the event; the frame of a hook has none. Then breakpoints are not asked, as bdb does not ask them.
+        *line*: of the event; the frame of a hook has none. Then breakpoints are not asked, as
+        bdb does not ask them.
         """
         if self._stopped_at == (id(frame), frame.f_lasti):
             self._stopped_at = None
@@ -164,7 +165,9 @@ class TracingPdb(RepairedPdb):
     def _other_tracer(self) -> Any:
         """Who traces this thread beside modpdb."""
         tracer = sys.gettrace()
-        return None if tracer in (self.trace_dispatch, self.engine.wiring.tracer.function) else tracer
+        return (
+            None if tracer in (self.trace_dispatch, self.engine.wiring.tracer.function) else tracer
+        )
 
     def _stop_tracing(self) -> None:
         """Give the tracer that was there before its thread and its frames back."""

@@ -302,5 +302,7 @@ def test_builtins_hold_no_hook_that_nobody_waits_for(engine: Engine) -> None:
     seen = Seen()
     arm(engine, loop, seen, 3)
     clear(engine, seen)
-    armed = [name for name, value in vars(builtins).items() if name.startswith("__modpdb_") and value]
+    armed = [
+        name for name, value in vars(builtins).items() if name.startswith("__modpdb_") and value
+    ]
     assert len(armed) <= 1  # the one that looks at functions as the script makes them

@@ -15,8 +15,8 @@ import pytest
 
 from modpdb.breakpoints.books import NamedBreakpoint
 from modpdb.breakpoints.class_statements import base_names, is_static
-from modpdb.breakpoints.inheritance import inherited
 from modpdb.breakpoints.engine import Wiring
+from modpdb.breakpoints.inheritance import inherited
 from modpdb.breakpoints.lines import walk
 from modpdb.breakpoints.locations import Locator, Spec
 from modpdb.breakpoints.placement import Placement

@@ -131,7 +131,9 @@ def test_found_after_gc_freeze(module: str) -> None:
     loaded = importlib.import_module(module)
     gc.freeze()
     try:
-        search = Locator(Wiring(), os.path.abspath).search(Spec.parse(f"{module}:Base.*"), lambda code: None)
+        search = Locator(Wiring(), os.path.abspath).search(
+            Spec.parse(f"{module}:Base.*"), lambda code: None
+        )
     finally:
         gc.unfreeze()
     assert any(code is loaded.Base.method.__code__ for code in search.codes)

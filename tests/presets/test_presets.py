@@ -15,6 +15,11 @@ default = ["begin"]
 at = ["Converter.run", "tool:main"]
 on = ["writer"]
 says = "it begins"
+[tensors.load]
+at = ["load"]
+tensor = "name"
+side = "file"
+says = "is read"
 """
 
 
@@ -38,6 +43,7 @@ def test_ours_have_the_stages_promised() -> None:
         stages = [stage.name for stage in preset.stages]
         assert stages == ["load", "init", "tensors", "modify", "map", "params", "vocab", "write"]
         assert preset.default == ("tensors",)
+        assert preset.known_at == "tensors" and "writer" in {t.name for t in preset.tensors}
     assert preset_named("generic").default == ()
 
 
@@ -60,6 +66,20 @@ def test_a_users_own_wins() -> None:
         ('name = "mine"', "", "name: found nothing, expected a string"),
         ("[stages.begin]", "[stages", "not readable as TOML"),
         ("default", 'extends = "nobody"\ndefault', "extends: found 'nobody', expected one of"),
+        ('tensor = "name"', "", "tensors.load.tensor: found nothing, expected a string"),
+        (
+            'tensor = "name"',
+            'tensor = "a b"',
+            "tensors.load.tensor: found 'a b', expected a Python expression",
+        ),
+        ('side = "file"', "side = []", "tensors.load.side: found [], expected a string"),
+        ('side = "file"', "sides = 1", "tensors.load.sides: not a key of a preset; expected at, "),
+        ('["load"]', '["to load"]', "tensors.load.at: 'to load' is no place"),
+        (
+            "default",
+            'tensors_known_at = "end"\ndefault',
+            "tensors_known_at: found 'end', expected one of begin",
+        ),
     ],
 )
 def test_a_broken_file_is_one_line(tmp_path: Path, old: str, new: str, sentence: str) -> None:
@@ -115,7 +135,7 @@ def test_a_stage_stops_once_for_an_object_at_the_outermost_call(modpdb_run, tmp_
     assert "preset mine: c runs to stage begin" in done.stdout
     assert done.stdout.count("stage begin: it begins") == 2  # Other has no writer
     assert done.stdout.count("(9)run()") == 3  # twice as the stop, once in `w`
-    assert "here" in done.stdout and done.stderr == ""
+    assert "→  begin  3 ×  " in done.stdout and done.stderr == ""
 
 
 def test_stage_runs_on_to_it_again(modpdb_run, tmp_path: Path) -> None:

@@ -241,3 +241,29 @@ def test_places_for_breakpoints(here: Complete, tmp_path: Any, monkeypatch: Any)
     assert "b sub/" in here("b su") and here("b sub/") == ["b sub/file.py:"]
     assert here("b nowhere/") == []
     assert Thing.ran == []
+
+
+def test_names_of_tensors_on_both_sides() -> None:
+    class NameMap:
+        def __init__(self) -> None:
+            self.mapping = {"model.layers.0.q": (1, "blk.0.attn_q")}
+
+    class Model:
+        model_arch = "x"
+
+        def __init__(self) -> None:
+            self.tensor_map = NameMap()
+            self.model_tensors = {"model.layers.0.q.weight": None, "model.norm.weight": None}
+
+        def stop(self) -> Any:
+            return sys._getframe()
+
+    dbg = stopped_in(Model().stop())
+    assert complete(dbg, "b @blk") == ["b @blk.0.attn_q.weight"]
+    assert complete(dbg, "tbreak @model.n") == ["tbreak @model.norm.weight"]
+    assert complete(dbg, "break-tensor model.") == [
+        "break-tensor model.layers.0.q.weight",
+        "break-tensor model.norm.weight",
+    ]
+    dbg = stopped_in(None)
+    assert complete(dbg, "b @blk") == []

@@ -118,6 +118,9 @@ class NamedBreakpoint(bdb.Breakpoint):
     """
 
     kind = "breakpoint"
+    does = "stop"
+    always_asked = False
+    """Whether also where stepping stops anyway, and bdb would not ask."""
 
     def __init__(self, spec: Place, temporary: bool, condition: str | None) -> None:
         super().__init__(f"<{spec}>", 0, temporary, condition)
@@ -154,7 +157,7 @@ class NamedBreakpoint(bdb.Breakpoint):
             lines[0] = head if len(self.spots) == 1 else f"{head}  at {len(self.spots)} places"
             lines += _spots_in_lines(self.spots, width)
         if self.cond:
-            lines.append(f"\tstop only if {self.cond}")
+            lines.append(f"\t{self.does} only if {self.cond}")
         if self.ignore:
             lines.append(f"\tignore next {self.ignore} hits")
         if self.hits:

@@ -10,6 +10,7 @@ see without.
 from __future__ import annotations
 
 import dis
+import functools
 import itertools
 import types
 from collections import defaultdict
@@ -202,9 +203,10 @@ class _Writer:
 
         This stands in the middle of a line, so it lies on it: else the rest would be a new line.
         """
-        load = ("LOAD_GLOBAL", self._name(name) << 1 | 1)
-        call = [("COPY", 3), ("PRECALL", 1), ("CALL", 1), ("POP_TOP",)]
-        return _with_caches([load, *call], location)
+        load = _with_caches([("LOAD_GLOBAL", self._name(name) << 1 | 1)], location)
+        return load + _with_caches(
+            [("COPY", 3), ("PRECALL", 1), ("CALL", 1), ("POP_TOP",)], location
+        )
 
     def written(self, original: types.CodeType) -> types.CodeType:
         offsets = self._settle_jumps()
@@ -229,9 +231,10 @@ class _Writer:
         while True:
             offsets = list(itertools.accumulate((each.size // 2 for each in self._out), initial=0))
             grown = False
-            for i, *to in self._jumps:
+            for i, target, through_hook in self._jumps:
                 jump = self._out[i]
-                distance = offsets[self._landing(*to)] - offsets[i + 1] - jump.use_cache_opcodes()
+                landing = offsets[self._landing(target, through_hook)]
+                distance = landing - offsets[i + 1] - jump.use_cache_opcodes()
                 if jump.is_backward_rel_jump():
                     distance = -distance
                 prefixes = max(jump.size // 2 - 1, (max(distance, 1).bit_length() - 1) // 8)
@@ -249,8 +252,8 @@ class _Writer:
         for entry in self._concrete.exception_table:
             target = flow.index_at[entry.target]
             depth = entry.stack_depth << 1 | entry.push_lasti
-            tried = flow.tried(entry)
-            for fires, part in itertools.groupby(tried, lambda p: flow.fires(p, target)):
+            fires_from = functools.partial(flow.fires, i=target)
+            for fires, part in itertools.groupby(flow.tried(entry), fires_from):
                 first, *rest = part
                 start = offsets[self._start[first]]
                 length = offsets[self._end[rest[-1] if rest else first]] - start

@@ -14,12 +14,12 @@ _RESUME = opmap["RESUME"]
 INLINE = ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>", "<lambda>")
 
 
-def walk(code: types.CodeType) -> Iterator[types.CodeType]:
-    """*code* and all code nested in it."""
-    yield code
-    for const in code.co_consts:
-        if isinstance(const, types.CodeType):
-            yield from walk(const)
+def walk(code: types.CodeType) -> list[types.CodeType]:
+    """*code* and all code nested in it. Asked of every module that is loaded."""
+    found = [code]
+    for each in found:  # which grows meanwhile
+        found += [const for const in each.co_consts if type(const) is types.CodeType]
+    return found
 
 
 def own_lines(code: types.CodeType) -> set[int]:

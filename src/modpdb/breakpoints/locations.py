@@ -8,7 +8,6 @@ import importlib.machinery
 import inspect
 import os
 import re
-import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -128,7 +127,7 @@ class Spec:
 
 @dataclass(frozen=True)
 class FileLine:
-    """A line of a file that is not there yet: generated, downloaded or exec-ed later.
+    """A line of a file, which may not be there yet: generated, downloaded or exec-ed later.
 
     ``file`` is a path, or the end of one.
     """
@@ -229,14 +228,28 @@ class Locator:
     def search(self, spec: Place, found: Callable[[types.CodeType], None]) -> Search:
         """Look for *spec* from now on; *found* is called for each code object, at once for those
         that exist."""
-        search = Search(spec, found)
-        self._searches.append(search)
-        self._by_last.setdefault(spec.last, []).append(search)
-        self._watch_imports()
-        for module, code in self._known(spec):
-            search.offer(module, code)
+        [search] = self.search_all([(spec, found)])
         self._watch_new_code(search)
         return search
+
+    def search_all(
+        self, wanted: Iterable[tuple[Place, Callable[[types.CodeType], None]]]
+    ) -> list[Search]:
+        """The same for many, going through what exists once. Code that only exec() brings is not
+        looked for."""
+        self._watch_imports()
+        searches = [Search(spec, found) for spec, found in wanted]
+        by_last: dict[str | None, list[Search]] = {}
+        for search in searches:
+            self._searches.append(search)
+            for table in (self._by_last, by_last):
+                table.setdefault(search.spec.last, []).append(search)
+        globs = by_last.get(None, [])
+        functions = any(search.spec.of_functions for search in searches)
+        for module, code in self._known(functions):
+            for search in (*by_last.get(code.co_name, ()), *globs):
+                search.offer(module, code)
+        return searches
 
     def search_line(
         self, file: str, line: int, found: Callable[[types.CodeType], None]
@@ -258,19 +271,23 @@ class Locator:
         if self._wiring.sees_copies or not search.codes:
             self._wiring.watch_new_code(self._begins)
 
-    def exists(self, spec: Spec) -> bool:
+    def exists(self, spec: Place) -> bool:
         """Whether *spec* names a function that is there already."""
-        return any(spec.matches(module, code) for module, code in self._known(spec))
+        return any(
+            spec.matches(module, code)
+            for module, code in self._known(functions=True)
+            if spec.last in (None, code.co_name)
+        )
 
-    def _known(self, spec: Place) -> Iterator[tuple[str, types.CodeType]]:
+    def _known(self, functions: bool) -> Iterator[tuple[str, types.CodeType]]:
         """Code of the main script, run yet or not, of a module that is about to run, and of
         every function there is."""
         for module, body in ([self._main] if self._main else []) + self._loading:
             for code in walk(body):
                 yield module, code
-        for module, code in self._live() if spec.of_functions else ():
-            if spec.last in (None, code.co_name):
-                yield module, code
+        if functions:
+            yield from self._live()
+            yield from self._running()
 
     def _live(self) -> Iterator[tuple[str, types.CodeType]]:
         """Module name and code of every function there is."""
@@ -278,6 +295,14 @@ class Locator:
             module = function.__globals__.get("__name__")
             code = self._wiring.original(function.__code__)
             yield (module if isinstance(module, str) else "?"), code
+
+    def _running(self) -> Iterator[tuple[str, types.CodeType]]:
+        """Code that runs and is no function's: of modules and classes."""
+        for _, frame in live.stacks():
+            if not is_function(frame.f_code):
+                module = frame.f_globals.get("__name__")
+                for code in walk(frame.f_code):
+                    yield (module if isinstance(module, str) else "?"), self._wiring.original(code)
 
     def functions(self) -> Iterator[tuple[str, types.CodeType]]:
         """Module and code of all functions that are loaded, and of the main script's."""
@@ -332,8 +357,9 @@ class Locator:
         globs = list(self._by_last.get(None, ()))
         lines = self._by_file.get(self._canonic(code.co_filename), ()) if self._by_file else ()
         for each in walk(code):
-            for search in (*self._by_last.get(each.co_name, ()), *globs):
-                search.offer(module, each)
+            if globs or each.co_name in self._by_last:
+                for search in (*self._by_last.get(each.co_name, ()), *globs):
+                    search.offer(module, each)
             for line_search in tuple(lines):
                 line_search.offer(each)
 

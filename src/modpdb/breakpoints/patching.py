@@ -123,7 +123,7 @@ class Patching(Wiring):
         if main:
             self._main = code
         self._imported = code
-        if main or self._is_watched(code):
+        if main or (self._dirty and self._is_watched(code)):
             for each in walk(code):
                 self._dirty.pop(id(each), None)
             self._imported = self._current(code)

@@ -13,6 +13,7 @@ from modpdb.breakpoints.books import NamedBreakpoint, compiled
 from modpdb.breakpoints.lines import INLINE, SourceLines, own_lines, walk, with_inline
 from modpdb.breakpoints.loaded import module_files
 from modpdb.breakpoints.locations import is_function
+from modpdb.breakpoints.tracepoints import Tracepoint
 
 
 class CannotBeWritten(Exception):
@@ -47,6 +48,8 @@ def _check(condition: str) -> None:
 
 def settings(breakpoint: bdb.Breakpoint) -> Iterator[str]:
     """The lines, after the one that sets it, that bring back what was changed since."""
+    if breakpoint.cond and isinstance(breakpoint, Tracepoint):
+        yield f"condition $bpnum {breakpoint.cond}"
     if breakpoint.ignore:
         yield f"ignore $bpnum {breakpoint.ignore}"
     if not breakpoint.enabled:

@@ -37,8 +37,8 @@ class Tracer:
         self._traced = dict(codes)
         if self._traced:
             threading.settrace(self.function)
-        elif threading.gettrace() == self.function:  # type: ignore[attr-defined]
-            threading.settrace(None)  # type: ignore[arg-type]
+        elif threading.gettrace() == self.function:
+            threading.settrace(None)
         if not self._traced and sys.gettrace() == self.function:
             sys.settrace(None)
 

@@ -49,7 +49,7 @@ class BreakCommands(FilePlaces, BreakNumbers):
         def canonic(self, filename: str) -> str: ...
         def message(self, msg: str, end: str = "\n") -> None: ...
         def settle(self) -> None: ...
-        def stops_anyway(self, frame: types.FrameType) -> bool: ...
+        def stops_anyway(self, frame: types.FrameType, line: int = ...) -> bool: ...
         def _add_to_breaks(self, filename: str, lineno: int) -> None: ...
 
     def do_break(self, arg: str, temporary: bool = False) -> None:
@@ -60,6 +60,7 @@ class BreakCommands(FilePlaces, BreakNumbers):
         many lines below its first (Class.method+3). What is not loaded yet is pending, and
         found when its module is imported. A function's breakpoint stops once per call, at its
         first line; that of a method which the class inherits only for instances of that class.
+        @GLOB stops at tensors by name: see break-tensor.
         Without PLACE: list the breakpoints.
         """
         if not arg:
@@ -69,6 +70,11 @@ class BreakCommands(FilePlaces, BreakNumbers):
         known = len(bdb.Breakpoint.bpbynumber)
         if problem := why_no_condition(condition):
             self.error(problem)
+        elif place.startswith("@"):
+            from modpdb.commands.tensor_breaks import break_at_tensor
+
+            # Mixed into ModPdb, which it is then.
+            break_at_tensor(self, place[1:].strip(), temporary, condition or None)  # type: ignore[arg-type]
         elif match := LINE.fullmatch(place):
             self._break_line(match["file"], int(match["line"]), temporary, condition or None)
         else:
@@ -146,20 +152,29 @@ class BreakCommands(FilePlaces, BreakNumbers):
 
     def _break_function(self, place: str, temporary: bool, condition: str | None) -> None:
         try:
-            self._set(self._spec(place), temporary, condition)
+            self._set(self.spec_of(place), temporary, condition)
         except ValueError as error:
             self.error(error)
 
     def _set(self, place: Place, temporary: bool, condition: str | None) -> None:
         breakpoint = NamedBreakpoint(place, temporary, condition)
-        self._add_to_breaks(breakpoint.file, breakpoint.line)
         known = len(self.notes)
-        self._search_for(breakpoint)
-        near = "" if breakpoint.spots else self._did_you_mean(place)
-        self.message(printable(f"Breakpoint {breakpoint.number} {breakpoint.where()}{near}"))
+        self.add_breakpoint(breakpoint)
+        self.message(printable(f"Breakpoint {breakpoint.number} {self.where(breakpoint)}"))
         for note in self.notes[known:]:
             self.message(note)
         del self.notes[known:]
+
+    def add_breakpoint(self, breakpoint: NamedBreakpoint) -> None:
+        """Note it in bdb's books, and look for its places from now on."""
+        self._add_to_breaks(breakpoint.file, breakpoint.line)
+        self._search_for(breakpoint)
+        self.set_nothing = False
+
+    def where(self, breakpoint: NamedBreakpoint) -> str:
+        """Its places; that it is pending, with what may have been meant."""
+        near = "" if breakpoint.spots else self._did_you_mean(breakpoint.spec)
+        return f"{breakpoint.where()}{near}"
 
     def _search_for(self, breakpoint: NamedBreakpoint) -> None:
         placement = Placement(breakpoint, self.engine, self.locator, self._reached, self._note)
@@ -172,7 +187,7 @@ class BreakCommands(FilePlaces, BreakNumbers):
 
     # -- what a place means --------------------------------------------------------------------
 
-    def _spec(self, place: str) -> Spec:
+    def spec_of(self, place: str) -> Spec:
         """What *place* names in the current frame, as in pdb, or wherever it is found.
 
         Raises ValueError for what is no place, or has no Python code.
@@ -211,7 +226,7 @@ class BreakCommands(FilePlaces, BreakNumbers):
             written = {place}
         else:
             known = []
-            written = {str(Spec.parse(place)), str(self._spec(place))}
+            written = {str(Spec.parse(place)), str(self.spec_of(place))}
         named = [each for each in named_breakpoints() if str(each.spec) in written]
         return [each.number for each in (*known, *named)]
 
@@ -228,7 +243,9 @@ class BreakCommands(FilePlaces, BreakNumbers):
     def _reached(
         self, breakpoint: NamedBreakpoint, frame: types.FrameType, note: str | None
     ) -> bool:
-        if self.stops_anyway(frame) or not breakpoint.reached(frame, self._complain):
+        if not breakpoint.always_asked and self.stops_anyway(frame):
+            return False
+        if not breakpoint.reached(frame, self._complain):
             return False
         if note is not None and not self.commands_silent.get(breakpoint.number):
             self._note(note)
@@ -254,7 +271,7 @@ class BreakCommands(FilePlaces, BreakNumbers):
     def never_found(self) -> list[str]:
         """A sentence for each breakpoint whose place was never loaded."""
         return [
-            f"breakpoint {each.number} was never reached: {self._why_missing(each.spec)}"
+            f"{each.kind} {each.number} was never reached: {self._why_missing(each.spec)}"
             for each in named_breakpoints()
             if not each.spots
         ]

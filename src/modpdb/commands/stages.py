@@ -27,7 +27,10 @@ def _names(dbg: ModPdb, text: str) -> Iterable[str]:
 def stages(dbg: ModPdb, arguments: Arguments) -> None:
     """stages
 
-    The preset's stages: which are passed, which stop.
+    The preset's stages: which stop (●), which are passed, and when.
+
+    The time is that of the first and the last call since the script began, in seconds; time
+    spent at this prompt is not counted.
     """
     from modpdb.views.stages import StageRow, stage_table
 
@@ -37,6 +40,8 @@ def stages(dbg: ModPdb, arguments: Arguments) -> None:
             name,
             stage.spec.says,
             passed=stage.calls,
+            first=stage.first,
+            last=stage.last,
             stops=stage.stops or stage.wanted,
             here=stage is state.at,
             found=stage.found,

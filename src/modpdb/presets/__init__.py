@@ -1,4 +1,4 @@
-"""What is known of a script: its stages, by name.
+"""What is known of a script: its stages, and where it handles a tensor, by name.
 
 One TOML file per script: modpdb's own beside this file, a user's in
 ``$XDG_CONFIG_HOME/modpdb/presets/``, another package's by the entry point ``modpdb.presets``
@@ -10,7 +10,8 @@ from __future__ import annotations
 import fnmatch
 import os
 import tomllib
-from collections.abc import Iterator
+import types
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,14 +37,37 @@ class StageSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """A place where the script handles a tensor: any of ``at``, on an object that has all of
+    ``on``; at the function's entry, or at its lines that call one of ``calling``.
+
+    ``tensor`` is a Python expression over the function's variables that gives the tensor's name,
+    or several; ``also`` one that gives further names that count where the checkpoint has them.
+    A tensor is met once for each ``side``.
+    """
+
+    name: str
+    at: tuple[Spec, ...]
+    on: tuple[str, ...]
+    calling: tuple[str, ...]
+    tensor: types.CodeType
+    also: types.CodeType | None
+    side: str
+    says: str
+
+
+@dataclass(frozen=True, slots=True)
 class Preset:
-    """What a preset file says; ``default`` names the stages that stop."""
+    """What a preset file says; ``default`` names the stages that stop, ``known_at`` the stage at
+    which the names of all tensors are known, "" where none is."""
 
     name: str
     scripts: tuple[str, ...]
     default: tuple[str, ...]
     stages: tuple[StageSpec, ...]
     file: Path
+    tensors: tuple[TensorSpec, ...] = ()
+    known_at: str = ""
 
 
 def all_presets() -> dict[str, Preset]:
@@ -93,23 +117,29 @@ def read_preset(file: Path, known: dict[str, Preset] | None = None) -> Preset:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise PresetError(f"{file}: not readable as TOML: {error}") from None
     reader = _Reader(file, data)
-    reader.allow("name", "extends", "scripts", "default", "stages")
+    reader.allow("name", "extends", "scripts", "default", "stages", "tensors", "tensors_known_at")
     base = _base(reader, known or {})
     stages = {stage.name: stage for stage in (base.stages if base else ())}
     for name, table in reader.table("stages").items():
         stages[name] = _stage(_Reader(file, table, f"stages.{name}."), name)
+    tensors = {tensor.name: tensor for tensor in (base.tensors if base else ())}
+    for name, table in reader.table("tensors").items():
+        tensors[name] = _tensor(_Reader(file, table, f"tensors.{name}."), name)
     default = reader.strings("default", base.default if base else None)
     for each in default:
-        if each not in stages:
-            raise PresetError(
-                f"{file}: default: found {each!r}, expected one of {', '.join(stages)}"
-            )
+        reader.expect("default", each, stages)
+    known_at = base.known_at if base else ""
+    if "tensors_known_at" in data:
+        known_at = reader.string("tensors_known_at")
+        reader.expect("tensors_known_at", known_at, stages)
     return Preset(
         reader.string("name"),
         reader.strings("scripts"),
         default,
         tuple(stages.values()),
         file,
+        tuple(tensors.values()),
+        known_at,
     )
 
 
@@ -117,22 +147,27 @@ def _base(reader: _Reader, known: dict[str, Preset]) -> Preset | None:
     if "extends" not in reader.data:
         return None
     name = reader.string("extends")
-    if name not in known:
-        raise PresetError(
-            f"{reader.file}: extends: found {name!r}, expected one of {', '.join(sorted(known))}"
-        )
+    reader.expect("extends", name, sorted(known))
     return known[name]
 
 
 def _stage(reader: _Reader, name: str) -> StageSpec:
     reader.allow("at", "on", "says")
-    specs = []
-    for text in reader.strings("at"):
-        try:
-            specs.append(Spec.parse(text))
-        except ValueError as error:
-            raise PresetError(f"{reader.file}: {reader.prefix}at: {error}") from None
-    return StageSpec(name, tuple(specs), reader.strings("on", ()), reader.string("says"))
+    return StageSpec(name, reader.specs("at"), reader.strings("on", ()), reader.string("says"))
+
+
+def _tensor(reader: _Reader, name: str) -> TensorSpec:
+    reader.allow("at", "on", "calling", "tensor", "also", "side", "says")
+    return TensorSpec(
+        name,
+        reader.specs("at"),
+        reader.strings("on", ()),
+        reader.strings("calling", ()),
+        reader.expression("tensor"),
+        reader.expression("also") if "also" in reader.data else None,
+        reader.string("side"),
+        reader.string("says"),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +199,23 @@ class _Reader:
         if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
             raise self._wrong(self.prefix + key, value, "a list of strings")
         return tuple(value)
+
+    def specs(self, key: str) -> tuple[Spec, ...]:
+        try:
+            return tuple(Spec.parse(text) for text in self.strings(key))
+        except ValueError as error:
+            raise PresetError(f"{self.file}: {self.prefix}{key}: {error}") from None
+
+    def expression(self, key: str) -> types.CodeType:
+        text = self.string(key)
+        try:
+            return compile(text, f"<{self.prefix}{key}>", "eval")
+        except (SyntaxError, ValueError):
+            raise self._wrong(self.prefix + key, text, "a Python expression") from None
+
+    def expect(self, key: str, found: str, known: Iterable[str]) -> None:
+        if found not in known:
+            raise self._wrong(self.prefix + key, found, f"one of {', '.join(known)}")
 
     def table(self, key: str) -> dict[str, Any]:
         value = self.data.get(key, {})

@@ -1,29 +1,54 @@
-"""The stages of a run: which are passed, which stop."""
+"""The stages of a run: which are passed and when, which stop."""
 
 from __future__ import annotations
 
+import time
 import types
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from modpdb.breakpoints.engine import Engine
 from modpdb.breakpoints.locations import Locator
 from modpdb.presets import Preset, StageSpec
-from modpdb.probes._static import class_attribute, instance_dict
+from modpdb.presets.owners import CodeKey, code_key, first_argument, has, inside_another
 
-_NOBODY = object()
+
+class Stopwatch:
+    """Seconds that the script has run: the time it stands at a prompt is not counted."""
+
+    def __init__(self) -> None:
+        self._before = 0.0
+        self._since: float | None = time.monotonic()
+
+    def stand(self) -> None:
+        self._before, self._since = self.read(), None
+
+    def run(self) -> None:
+        self._before, self._since = self.read(), time.monotonic()
+
+    def read(self) -> float:
+        return self._before + (0.0 if self._since is None else time.monotonic() - self._since)
 
 
 @dataclass(eq=False)
 class Stage:
-    """A stage at work: asked by the engine at every entry into a function it may be."""
+    """A stage at work: asked by the engine at every entry into a function it may be.
+
+    ``first`` and ``last`` are seconds on ``clock`` at which outermost calls were seen; whoever is
+    in ``passed`` is called with the frame of each, and must not raise.
+    """
 
     spec: StageSpec
     stops: bool = False
+    clock: Stopwatch = field(default_factory=Stopwatch)
     calls: int = 0  # outermost calls seen
+    first: float = 0.0
+    last: float = 0.0
     wanted: bool = False  # `stage NAME`: stop at the next one, even if passed before
-    codes: set[int] = field(default_factory=set)  # ids of the code objects it is watched in
+    codes: set[CodeKey] = field(default_factory=set)  # what it is watched in
+    passed: list[Callable[[types.FrameType], None]] = field(default_factory=list)
     _met: dict[int, Any] = field(default_factory=dict)  # id to weak reference: ids are reused
 
     @property
@@ -34,11 +59,16 @@ class Stage:
         """Note an entry. True where the user should see it: once for an object, at the outermost
         call, however many classes' methods call super()."""
         owner = first_argument(frame)
-        if not all(_has(owner, name) for name in self.spec.on):
+        if not all(has(owner, name) for name in self.spec.on):
             return False
-        if self._inside_another(frame, owner):
+        if inside_another(frame, owner, self.codes):
             return False
+        self.last = self.clock.read()
+        if not self.calls:
+            self.first = self.last
         self.calls += 1
+        for tell in list(self.passed):
+            tell(frame)
         known = self._known(owner)
         stop = self.wanted or (self.stops and not known)
         self.wanted = False
@@ -56,43 +86,25 @@ class Stage:
             self._met[id(owner)] = lambda: owner
         return False
 
-    def _inside_another(self, frame: types.FrameType, owner: object) -> bool:
-        original = Engine.original
-        caller = frame.f_back
-        while caller is not None:
-            if id(original(caller.f_code)) in self.codes and first_argument(caller) is owner:
-                return True
-            caller = caller.f_back
-        return False
-
-
-def first_argument(frame: types.FrameType) -> object:
-    """``self`` of a method's frame; a marker where there is none."""
-    code = frame.f_code
-    if not code.co_argcount or code.co_varnames[0] not in ("self", "cls"):
-        return _NOBODY
-    return frame.f_locals.get(code.co_varnames[0], _NOBODY)
-
-
-def _has(owner: object, name: str) -> bool:
-    """hasattr that runs none of the owner's code (inspect.getattr_static asks metaclasses)."""
-    missing = object()
-    return (
-        name in instance_dict(owner) or class_attribute(type(owner), name, missing) is not missing
-    )
-
 
 class Stages:
-    """The stages of the preset that is on, and the one at which the program stands."""
+    """The stages of the preset that is on, and where the program stands: ``at`` a stage, before
+    tensors are handled, of which ``said`` has a line each."""
 
     def __init__(self, preset: Preset, engine: Engine, locator: Locator) -> None:
         self.preset = preset
-        self.stages = {spec.name: Stage(spec) for spec in preset.stages}
+        self.clock = Stopwatch()
+        self.stages = {spec.name: Stage(spec, clock=self.clock) for spec in preset.stages}
         self.at: Stage | None = None
-        for stage in self.stages.values():
-            self._arm(stage, engine, locator)
+        self.said: list[str] = []
+        locator.search_all(
+            (at, found)
+            for stage in self.stages.values()
+            for found in [self._found(stage, engine)]
+            for at in stage.spec.at
+        )
 
-    def _arm(self, stage: Stage, engine: Engine, locator: Locator) -> None:
+    def _found(self, stage: Stage, engine: Engine) -> Callable[[types.CodeType], None]:
         def reached(frame: types.FrameType) -> bool:
             if not stage.reached(frame):
                 return False
@@ -100,11 +112,16 @@ class Stages:
             return True
 
         def found(code: types.CodeType) -> None:
-            stage.codes.add(id(code))  # the engine keeps it alive
+            stage.codes.add(code_key(code))
             engine.watch(code, reached)
 
-        for spec in stage.spec.at:
-            locator.search(spec, found)
+        return found
+
+    def go_on(self) -> None:
+        """The program runs on from where it stood."""
+        self.at = None
+        self.said.clear()
+        self.clock.run()
 
     def stop_only_at(self, names: tuple[str, ...] | list[str]) -> None:
         """Let these stages stop and no other. Raises KeyError for one that is not there."""

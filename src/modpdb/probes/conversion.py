@@ -26,7 +26,7 @@ from modpdb.probes.checkpoints import (
 from modpdb.probes.tensors import TensorReader, short_dtype
 
 _MARKS = ("gguf_writer", "tensor_map", "hparams", "model_tensors", "dir_model")
-_SUFFIXES = (".weight", ".bias")  # those that the converter's map_tensor_name tries
+SUFFIXES = (".weight", ".bias")  # those that the converter's map_tensor_name tries
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,17 +237,27 @@ def gguf_name(conversion: Conversion, tensor: str) -> GGUFName | None:
 
     A prediction: a converter's `modify_tensors` may rename, split, stack or drop the tensor.
     """
+    name = mapped_name(name_mapping(conversion), tensor)
+    if name is None:
+        return None
+    entry = conversion_tensor(conversion, tensor)
+    shape = entry.shape if entry else None
+    return GGUFName(name, None if shape is None else shape[::-1])
+
+
+def name_mapping(conversion: Conversion) -> dict[str, Any]:
+    """What the converter's TensorNameMap holds, as it holds it; {} where there is none yet."""
     name_map = instance_dict(conversion.model).get("tensor_map")
     mapping = instance_dict(name_map).get("mapping")
-    if type(mapping) is not dict:
-        return None
-    for suffix in ("", *_SUFFIXES):
-        key = tensor.removesuffix(suffix) if tensor.endswith(suffix) else None
-        found = mapping.get(key)
+    return mapping if type(mapping) is dict else {}
+
+
+def mapped_name(mapping: dict[str, Any], tensor: str) -> str | None:
+    """The GGUF name of *tensor*, by the rule of TensorNameMap.get_name."""
+    for suffix in ("", *SUFFIXES):
+        found = mapping.get(tensor.removesuffix(suffix)) if tensor.endswith(suffix) else None
         if type(found) is tuple and len(found) == 2:
-            entry = conversion_tensor(conversion, tensor)
-            shape = entry.shape if entry else None
-            return GGUFName(found[1] + suffix, None if shape is None else shape[::-1])
+            return f"{found[1]}{suffix}"
     return None
 
 

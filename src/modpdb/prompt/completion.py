@@ -62,6 +62,9 @@ class PromptCompleter(Completer):
             if not is_option(rest.rpartition(" ")[2]):
                 yield from self._python(rest, for_command=True)
             return
+        if name in ("b", "break", "tbreak") and rest.startswith("@") and "," not in rest:
+            yield from self._arguments(COMMANDS["break-tensor"], rest[1:])
+            return
         if name in ("b", "break", "tbreak", "cl", "clear", "help", "h"):
             offered = list(self._pdb_arguments(name, rest))
             yield from offered

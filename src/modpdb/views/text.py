@@ -44,6 +44,15 @@ def size(nbytes: int) -> str:
     return f"{_digits(nbytes / 1024**power)} {_UNITS[power]}"
 
 
+def duration(seconds: float) -> str:
+    """A time in the script's run: 0.04 s, 12.31 s, 4:07 min, 1:02:05 h."""
+    if seconds < 100:
+        return f"{seconds:.2f} s"
+    minutes, whole = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{whole:02} h" if hours else f"{minutes}:{whole:02} min"
+
+
 def _digits(value: float) -> str:
     return f"{value:.1f}" if value < 1000 else f"{value:,.0f}"
 
