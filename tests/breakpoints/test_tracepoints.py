@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from modpdb.breakpoints.locations import Spec, walk
+from modpdb.breakpoints.lines import walk
+from modpdb.breakpoints.locations import FileLine, Spec
 from modpdb.breakpoints.tracepoints import (
     FAILED,
-    LinePlace,
     Tracepoint,
     Values,
     expressions,
@@ -201,8 +201,8 @@ one = lambda x: x
 )
 def test_a_line_is_found_in_the_code_that_runs_it(line: int, names: list[str]) -> None:
     code = compile(SOURCE, "/some/where/mod.py", "exec")
-    place = LinePlace(None, "mod.py", file="/some/where/mod.py", line=line)
+    place = FileLine("/some/where/mod.py", line)
     found = [each.co_name for each in walk(code) if place.matches("mod", each)]
     assert sorted(found) == names
-    other = LinePlace(None, "mod.py", file="/else/where/mod.py", line=line)
+    other = FileLine("/else/where/mod.py", line)
     assert not any(other.matches("mod", each) for each in walk(code))

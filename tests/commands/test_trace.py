@@ -66,7 +66,7 @@ def test_pdbs_commands_work_on_it(modpdb_run, script: Path) -> None:
     )
     done = modpdb_run([script], typed)
     assert done.returncode == 0
-    assert "1   tracepoint   keep yes  __main__:K.method  at " in done.stdout
+    assert "1   tracepoint   keep yes  __main__:K.method\n\tat " in done.stdout
     assert "\tprints n\n" in done.stdout and "\tprint only if n != 1\n" in done.stdout
     assert "\ttracepoint already hit 1 time\n" in done.stdout
     assert re.findall(r"(?:method|add)  \w = .*", done.stdout) == ["method  n = 0"]
@@ -81,15 +81,15 @@ def test_errors_are_said_once_and_the_script_runs_on(modpdb_run, script: Path) -
 
 
 def test_bad_input_is_one_sentence(modpdb_run, script: Path) -> None:
-    done = modpdb_run([script], "tp\ntp K.method, a b\ntp 500, i\ntp gone.py:3\ntp 1+1\nq\n")
+    done = modpdb_run([script], "tp\ntp K.method, a b\ntp 500, i\ntp gone/where:3\ntp 1 1\nq\n")
     said = re.findall(r"^(?:\(ModPdb\) )?\*\*\* (.*)", done.stdout, re.MULTILINE)
     assert said == [
         "trace-point needs a place: trace-point PLACE[, EXPR…]",
         "'a b' are no expressions: invalid syntax. Perhaps you forgot a comma?",
-        "script.py:500: no code there that can stop; the nearest that can is 13",
-        f"'gone.py' not found: looked in sys.path and in {Path.cwd()}",
-        "'1+1' is no place: expected FILE:LINE, LINE, a function, Class.method, "
-        "module:qualname or a glob of names",
+        "script.py:500 does not exist: the file has 13 lines; the nearest line that can stop is 13",
+        f"'gone/where' not found: looked in sys.path and in {Path.cwd()}",
+        "'1 1' is no place: expected FILE:LINE, LINE, a function, Class.method, "
+        "module:qualname, a glob of names, or a function + lines below its first",
     ]
 
 

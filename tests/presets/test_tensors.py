@@ -1,6 +1,7 @@
 """The places of a preset where a tensor is handled, found in code and asked of frames."""
 
 import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -59,6 +60,10 @@ def found_in(places: TensorPlaces, *functions: Any) -> None:
         assert places.matches(__name__, function.__code__), function
 
 
+def lines(places: TensorPlaces, code: types.CodeType) -> set[int | None]:
+    return {line for _, line in places.stops_in(code)}
+
+
 def names(places: TensorPlaces, act: Callable[[Callable[[Any], None]], object]) -> list[Any]:
     met: list[Any] = []
     act(lambda frame: met.extend((s.names, s.also) for s in places.sightings(frame)))
@@ -71,7 +76,7 @@ def traced(places: TensorPlaces, act: Callable[[], object]) -> list[Sighting]:
 
     def trace(frame: Any, event: str, argument: Any) -> Any:
         at = {"call": None, "line": frame.f_lineno}.get(event, 0)
-        if at in places.lines(frame.f_code):
+        if at in lines(places, frame.f_code):
             seen.extend(places.sightings(frame))
         return trace
 
@@ -84,23 +89,23 @@ def traced(places: TensorPlaces, act: Callable[[], object]) -> list[Sighting]:
 
 
 def test_the_outermost_entry_gives_the_name() -> None:
-    places = TensorPlaces(None, "@x", (spec("*.modify", on=("writer",)),))
+    places = TensorPlaces(None, "@x", tensors=(spec("*.modify", on=("writer",)),))
     found_in(places, Model.modify, Derived.modify)
-    assert places.lines(Model.modify.__code__) == {None}
+    assert lines(places, Model.modify.__code__) == {None}
     assert names(places, lambda look: Derived().modify("n", look)) == [(("n",), ())]
     assert names(places, lambda look: Model().modify("n", look)) == [(("n",), ())]
 
 
 def test_an_object_without_the_attributes_is_another() -> None:
-    places = TensorPlaces(None, "@x", (spec("*.modify", on=("reader",)),))
+    places = TensorPlaces(None, "@x", tensors=(spec("*.modify", on=("reader",)),))
     found_in(places, Model.modify)
     assert names(places, lambda look: Model().modify("n", look)) == []
 
 
 def test_lines_that_call_are_found_in_the_code() -> None:
-    places = TensorPlaces(None, "@x", (spec("*.prepare", "new_name", calling=("add",)),))
+    places = TensorPlaces(None, "@x", tensors=(spec("*.prepare", "new_name", calling=("add",)),))
     found_in(places, Model.prepare)
-    (line,) = places.lines(Model.prepare.__code__)
+    (line,) = lines(places, Model.prepare.__code__)
     assert line == Model.prepare.__code__.co_firstlineno + 4
     # Only there: at other lines new_name is not bound yet, or that of the tensor before.
     assert names(places, lambda look: Model().prepare(look)) == []
@@ -109,7 +114,7 @@ def test_lines_that_call_are_found_in_the_code() -> None:
 
 
 def test_a_function_without_such_a_call_is_no_place() -> None:
-    places = TensorPlaces(None, "@x", (spec("*.modify", calling=("add",)),))
+    places = TensorPlaces(None, "@x", tensors=(spec("*.modify", calling=("add",)),))
     assert not places.matches(__name__, Model.modify.__code__)
     assert calling_lines(quoting.__code__, ["look"]) == set()
     assert calling_lines(Model.modify.__code__, ["look"]) == {
@@ -131,13 +136,13 @@ def test_a_function_without_such_a_call_is_no_place() -> None:
     ],
 )
 def test_expressions(tensor: str, also: str | None, expected: Any) -> None:
-    places = TensorPlaces(None, "@x", (spec("*.modify", tensor, also=also),))
+    places = TensorPlaces(None, "@x", tensors=(spec("*.modify", tensor, also=also),))
     found_in(places, Model.modify)
     assert names(places, lambda look: Model().modify("n", look)) == [expected]
 
 
 def test_a_patched_copy_is_the_same_place() -> None:
-    places = TensorPlaces(None, "@x", (spec("*.modify"),))
+    places = TensorPlaces(None, "@x", tensors=(spec("*.modify"),))
     found_in(places, Model.modify)
     original = Model.modify.__code__
     Model.modify.__code__ = original.replace(co_consts=(*original.co_consts, "patched"))
@@ -194,7 +199,7 @@ class Quantised:
     ],
 )
 def test_ours_for_mxfp4_experts(act: Callable[[], object], expected: list[Any]) -> None:
-    places = TensorPlaces(None, "@x", preset_named("llama.cpp").tensors)
+    places = TensorPlaces(None, "@x", tensors=preset_named("llama.cpp").tensors)
     for function in vars(Quantised).values():
         if hasattr(function, "__code__"):
             places.matches(__name__, function.__code__)

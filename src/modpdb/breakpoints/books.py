@@ -152,10 +152,7 @@ class NamedBreakpoint(bdb.Breakpoint):
         disposition = "del " if self.temporary else "keep"
         enabled = "yes" if self.enabled else "no "
         head = f"{self.number:<4}{self.kind:<13}{disposition} {enabled}  {self.spec}"
-        lines = [f"{head}  {self._places()}"]
-        if len(self.spots) > 1 or (self.spots and len(lines[0]) > width):
-            lines[0] = head if len(self.spots) == 1 else f"{head}  at {len(self.spots)} places"
-            lines += _spots_in_lines(self.spots, width)
+        lines = self._listed(head, width)
         if self.cond:
             lines.append(f"\t{self.does} only if {self.cond}")
         if self.ignore:
@@ -163,6 +160,14 @@ class NamedBreakpoint(bdb.Breakpoint):
         if self.hits:
             lines.append(f"\t{self.kind} already hit {self.hits} time{'s'[: self.hits != 1]}")
         return "\n".join(lines)
+
+    def _listed(self, head: str, width: int) -> list[str]:
+        """The first lines of its listing."""
+        line = f"{head}  {self._places()}"
+        if len(self.spots) < 2 and (not self.spots or len(line) <= width):
+            return [line]
+        line = head if len(self.spots) == 1 else f"{head}  at {len(self.spots)} places"
+        return [line, *_spots_in_lines(self.spots, width)]
 
     def where(self) -> str:
         """What is said when it is set: that it is pending, or where it stops."""

@@ -137,18 +137,22 @@ class BreakCommands(FilePlaces, BreakNumbers):
             file = file.strip()
             found = self.lookupmodule(file)
             if found is None:
-                self._break_unknown_file(file, line, temporary, cond)
+                try:
+                    self._set(self.line_to_come(file, line), temporary, cond)
+                except ValueError as error:
+                    self.error(error)
                 return
             place = f"{found}:{line}"
         super().do_break(f"{place}, {cond}" if cond else place, temporary)  # type: ignore[misc]
 
-    def _break_unknown_file(self, file: str, line: int, temporary: bool, cond: str | None) -> None:
+    def line_to_come(self, file: str, line: int) -> FileLine:
+        """A line of a file that is not there, which may come. Raises ValueError, with a sentence,
+        where it cannot."""
         if several := loaded_files(file):
-            self.error(f"{file!r} may be {' or '.join(several)}: give more of the path")
-        elif may_come(file):
-            self._set(FileLine(file, line), temporary, cond)
-        else:
-            self.error(f"{file!r} not found: looked in sys.path and in {os.getcwd()}")
+            raise ValueError(f"{file!r} may be {' or '.join(several)}: give more of the path")
+        if not may_come(file):
+            raise ValueError(f"{file!r} not found: looked in sys.path and in {os.getcwd()}")
+        return FileLine(file, line)
 
     def _break_function(self, place: str, temporary: bool, condition: str | None) -> None:
         try:

@@ -166,6 +166,9 @@ class TensorBreakpoint(NamedBreakpoint):
                 complain(f"{self}: {said} (said once)")
             return None
 
+    def _listed(self, head: str, width: int) -> list[str]:
+        return [f"{head}  {self.where()}"]
+
     def where(self) -> str:
         from modpdb.views.tensor_names import in_words
 

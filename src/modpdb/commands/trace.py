@@ -56,7 +56,7 @@ def _spec(dbg: ModPdb, place: str) -> Place | None:
         return dbg.spec_of(place)
     file = dbg.lookupmodule(match["file"].strip()) if match["file"] else dbg.defaultFile()
     if file is None:
-        raise ValueError(f"{match['file']!r} not found: looked in sys.path and in {os.getcwd()}")
+        return dbg.line_to_come(match["file"].strip(), int(match["line"]))
     line = dbg.checkline(file, int(match["line"]))
     return FileLine(dbg.canonic(file), line) if line else None
 
