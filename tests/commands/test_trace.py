@@ -66,7 +66,7 @@ def test_pdbs_commands_work_on_it(modpdb_run, script: Path) -> None:
     )
     done = modpdb_run([script], typed)
     assert done.returncode == 0
-    assert "1   tracepoint   keep yes  __main__:K.method\n\tat " in done.stdout
+    assert "1   tracepoint   keep yes  __main__:K.method\n" in done.stdout
     assert "\tprints n\n" in done.stdout and "\tprint only if n != 1\n" in done.stdout
     assert "\ttracepoint already hit 1 time\n" in done.stdout
     assert re.findall(r"(?:method|add)  \w = .*", done.stdout) == ["method  n = 0"]
