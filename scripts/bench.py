@@ -154,7 +154,7 @@ def unit_of(seconds: float) -> tuple[float, str]:
 def times(samples: Sequence[float]) -> str:
     """The median, and from the least to the greatest."""
     scale, unit = unit_of(median(samples))
-    digits = 2 if median(samples) < 10 * scale else 0
+    digits = 2 if unit == "s" or median(samples) < 10 * scale else 0
     middle, low, high = (
         f"{each / scale:,.{digits}f}" for each in (median(samples), min(samples), max(samples))
     )
