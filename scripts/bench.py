@@ -2,8 +2,10 @@
 """Measures modpdb beside its peers, prints a table and writes the figures to a JSON file.
 
 The two sides of a row are measured in one run, in turn: ratios hold on any machine, seconds on this
-one. Ends with status 1 if a limit is exceeded or a row cannot be measured. A new row is an entry of
-ROWS, with a function from the number of repetitions to Measured.
+one. Rows that need no torch are measured on every Python of this machine, in environments that are
+made for them; MODPDB_PYTHONS names Pythons that are not on PATH. Ends with status 1 if a limit is
+exceeded or a row fails. A new row is an entry of ROWS, with a function from the number of
+repetitions to Measured.
 """
 
 from __future__ import annotations
@@ -21,12 +23,19 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.conversions import conversion, conversion_with_preset
 from benchmarks.first_prompt import first_prompt
-from benchmarks.measuring import Result, Row, run
+from benchmarks.measuring import Measured, Result, Row, run
 from benchmarks.module_trees import llama_against_torchinfo, mixture_of_experts
+from benchmarks.native_speed import false_condition, imports, loop, patching, tracepoint
+from benchmarks.pythons import on_each, one_of_each_minor
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("modpdb", "torch", "transformers", "pdbpp", "prompt_toolkit", "rich", "torchinfo")
+PACKAGES = (
+    *("modpdb", "torch", "transformers", "pdbpp", "prompt_toolkit", "rich", "bytecode"),
+    *("torchinfo", "debugpy"),
+)
+ONLY_311, FROM_312 = range(11, 12), range(12, 100)
 ROWS = (
     Row(
         "first-prompt",
@@ -57,7 +66,77 @@ ROWS = (
         mixture_of_experts,
         repetitions=5,
     ),
+    Row(
+        "conversion",
+        "a whole 148M Gemma 3 conversion, a never-true condition in map_tensor_name",
+        "plain",
+        1.03,
+        conversion,
+        repetitions=7,
+        timeout=420.0,
+    ),
+    Row(
+        "conversion-preset",
+        "the same with the preset's tracepoints on",
+        "plain",
+        1.03,
+        conversion_with_preset,
+        repetitions=7,
+        timeout=420.0,
+    ),
+    Row(
+        "loop",
+        "a loop of 10 million rounds, timed by itself, a breakpoint in another function",
+        "plain",
+        1.02,
+        partial(loop, name="loop", rounds=10_000_000),
+        everywhere=True,
+    ),
+    Row(
+        "calls",
+        "a loop that calls a function a million times, a breakpoint in a third function",
+        "plain",
+        1.02,
+        partial(loop, name="calls", rounds=1_000_000),
+        everywhere=True,
+    ),
+    Row(
+        "false-condition",
+        "one hit of a breakpoint whose condition is false",
+        "pdb",
+        0.1,
+        false_condition,
+        repetitions=7,
+        everywhere=True,
+    ),
+    Row(
+        "patching",
+        "patching a function of 360 instructions",
+        None,
+        0.003,
+        patching,
+        minors=ONLY_311,
+    ),
+    Row(
+        "imports",
+        "importing 200 modules of 500 lines with 1,000 breakpoints in them",
+        "plain",
+        3.0,
+        imports,
+        repetitions=5,
+        everywhere=True,
+        minors=FROM_312,
+    ),
+    Row(
+        "tracepoint",
+        "one event of a tracepoint that prints a constant, the printing included",
+        None,
+        5e-6,
+        tracepoint,
+        everywhere=True,
+    ),
 )
+UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 
 
 def say(message: str) -> None:
@@ -67,22 +146,37 @@ def say(message: str) -> None:
 # -- the table --------------------------------------------------------------------------------
 
 
-def milliseconds(samples: Sequence[float]) -> str:
+def unit_of(seconds: float) -> tuple[float, str]:
+    """The unit in which they are read best: its seconds and its name."""
+    return next((unit for unit in UNITS if seconds >= unit[0]), UNITS[-1])
+
+
+def times(samples: Sequence[float]) -> str:
     """The median, and from the least to the greatest."""
-    low, high = (f"{1000 * each:,.0f}" for each in (min(samples), max(samples)))
-    return f"{1000 * median(samples):,.0f} ms ({low}…{high})"
+    scale, unit = unit_of(median(samples))
+    digits = 2 if unit == "s" or median(samples) < 10 * scale else 0
+    middle, low, high = (
+        f"{each / scale:,.{digits}f}" for each in (median(samples), min(samples), max(samples))
+    )
+    return f"{middle} {unit} ({low}…{high})"
 
 
 def cells(result: Result) -> tuple[str, ...]:
     """A row of the table, under HEADING."""
     row, measured = result.row, result.measured
-    unit = "×" if row.against else "s"
-    limit = "" if row.limit is None else f"{row.limit:g} {unit}"
+    at_most = "" if row.limit is None else f"{row.limit:g}"
+    scale, unit = 1.0, "×"
+    if not row.against:
+        scale, unit = unit_of(row.limit or (measured.value if measured else 0.0))
+        at_most = "" if row.limit is None else f"{row.limit / scale:g}"
+    limit = at_most and f"{at_most} {unit}"
     if measured is None:
         return row.name, "", "", "", limit, result.verdict
-    peer = f"{row.against} {milliseconds(measured.theirs)}" if row.against else ""
-    value = f"{measured.value:.2f} {unit}"
-    return row.name, milliseconds(measured.ours), peer, value, limit, result.verdict
+    peer = f"{row.against} {times(measured.theirs)}" if row.against else ""
+    # A digit more than the limit has: what is just over it must not look as if it were not.
+    digits = max(2, len(at_most.partition(".")[2]) + 1)
+    value = f"{measured.value / scale:.{digits}f} {unit}"
+    return row.name, times(measured.ours), peer, value, limit, result.verdict
 
 
 HEADING = ("", "modpdb", "against", "value", "limit", "")
@@ -90,14 +184,41 @@ HEADING = ("", "modpdb", "against", "value", "limit", "")
 
 def table(results: Sequence[Result]) -> str:
     """The figures, then what each row means and why one could not be measured."""
-    lines = [HEADING, *(cells(result) for result in results)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
-    text.append("median (min…max) of the repetitions; value: the ratio of the medians, or seconds")
-    width = max(len(result.row.name) for result in results)
-    text += [f"{result.row.name:<{width}}  {result.row.what}" for result in results]
+    text = columns([HEADING, *(cells(result) for result in results)])
+    text.append("median (min…max) of the repetitions; value: the ratio of the medians, or time")
+    text += beside(results)
+    meanings = {result.row.name.partition(" ")[0]: result.row.what for result in results}
+    text += columns([*meanings.items()])
     text += [f"{result.row.name}: {result.problem}" for result in results if result.problem]
     return "\n".join(text)
+
+
+def beside(results: Sequence[Result]) -> list[str]:
+    """What one would use instead, as multiples of the same; nothing where no row has any."""
+    measured = [(each.row, each.measured) for each in results if each.measured]
+    names = list(dict.fromkeys(name for _, figures in measured for name in figures.beside))
+    if not names:
+        return []
+    lines = [("", "times", "modpdb", *names)]
+    for row, figures in measured:
+        if figures.beside:
+            peer = row.against or ""
+            samples = {"modpdb": figures.ours, peer: figures.theirs, **figures.beside}
+            multiples = [multiple(figures, samples.get(name, ())) for name in ("modpdb", *names)]
+            lines.append((row.name, peer, *multiples))
+    return ["", *columns(lines), ""]
+
+
+def multiple(measured: Measured, samples: Sequence[float]) -> str:
+    if not samples:
+        return ""
+    value = measured.against(samples)
+    return f"{value:.{2 if value < 10 else 0}f} ×"
+
+
+def columns(lines: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
 
 
 # -- the file ---------------------------------------------------------------------------------
@@ -112,6 +233,12 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: version for name in PACKAGES if (version := installed(name))},
     }
+
+
+def conditions() -> str:
+    """When and on what, for the head of the table."""
+    on = f"{os.cpu_count()} × {processor()}, Python {platform.python_version()}"
+    return f"{datetime.now(UTC):%Y-%m-%d}, {on}"
 
 
 def installed(package: str) -> str | None:
@@ -144,9 +271,10 @@ def seconds(samples: Sequence[float]) -> dict[str, Any] | None:
 
 
 def as_json(result: Result) -> dict[str, Any]:
-    """A row with every figure: seconds of both sides; value and limit as in the table."""
+    """A row with every figure: seconds of all sides; value and limit as in the table."""
     row, measured = result.row, result.measured
     sides = {"modpdb": seconds(measured.ours), "peer": seconds(measured.theirs)} if measured else {}
+    others = {name: seconds(each) for name, each in measured.beside.items()} if measured else {}
     return {
         "name": row.name,
         "what": row.what,
@@ -157,6 +285,7 @@ def as_json(result: Result) -> dict[str, Any]:
         "verdict": result.verdict,
         "problem": result.problem,
         "seconds": sides,
+        "beside": others,
     }
 
 
@@ -186,6 +315,7 @@ def parsed() -> argparse.Namespace:
     )
     parser.add_argument("names", nargs="*", metavar="ROW", help="rows to measure (all)")
     parser.add_argument("--list", action="store_true", help="list the rows and end")
+    parser.add_argument("--here", action="store_true", help="on this Python alone")
     parser.add_argument("--repetitions", type=positive, metavar="N", help="of each row (its own)")
     parser.add_argument("--json", type=Path, default=ROOT / "bench.json", help="(bench.json)")
     args = parser.parse_args()
@@ -204,11 +334,13 @@ def main() -> int:
     load = os.getloadavg()[0]
     if load > (os.cpu_count() or 1) / 2:
         say(f"the machine is busy (load {load:.1f}): seconds are too high, ratios less certain")
+    search = not args.here and any(row.everywhere for row in rows)
+    elsewhere = one_of_each_minor() if search else []
     results = []
-    for row in rows:
-        say(f"{row.name}: {row.what}")
-        results.append(run(row, args.repetitions))
-    print(table(results))
+    for each in [one for row in rows for one in on_each(row, elsewhere)]:
+        say(f"{each.name}: {each.what}")
+        results.append(run(each, args.repetitions))
+    print(f"{conditions()}\n\n{table(results)}")
     args.json.write_text(json.dumps(report(results, load), indent=2) + "\n", encoding="utf-8")
     say(f"every figure is in {args.json}")
     return int(any(result.verdict in ("OVER", "failed") for result in results))

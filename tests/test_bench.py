@@ -3,20 +3,26 @@
 No test here asserts how long something took: that is for scripts/bench itself.
 """
 
+import importlib.util
 import json
+import socket
 import sys
 import time
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import bench
-from benchmarks import first_prompt
+from benchmarks import conversions, dap, debuggers, first_prompt, native_speed, pythons
+from benchmarks.debuggers import NEVER, Program
 from benchmarks.first_prompt import MODPDB, PDBPP, SCRIPT, Debugger, check_no_torch, started
 from benchmarks.measuring import (
     BenchError,
     Measured,
+    NotHere,
     Result,
     Row,
     interleaved,
@@ -24,6 +30,7 @@ from benchmarks.measuring import (
     run,
     within,
 )
+from interpreters import Interpreter
 
 
 def row(limit: float | None = 0.5, against: str | None = "peer") -> Row:
@@ -67,6 +74,23 @@ def test_without_a_peer_the_first_run_is_not_counted_either() -> None:
     assert repeated(2, lambda: next(seconds)) == Measured((1.0, 2.0))
 
 
+def test_those_beside_come_last_and_more_rarely() -> None:
+    order: list[str] = []
+
+    def slow() -> float:
+        order.append("slow")
+        return 8.0
+
+    measured = interleaved(4, *sides(order), {"slow": slow}, every=3)
+    assert order[:2] == ["ours", "theirs"]
+    assert order[2:] == [
+        *("theirs", "ours", "slow", "ours", "theirs"),
+        *("theirs", "ours", "ours", "theirs", "slow"),
+    ]
+    assert measured.beside == {"slow": (8.0, 8.0)}
+    assert measured.against(measured.beside["slow"]) == 2.0
+
+
 @pytest.mark.parametrize(("limit", "verdict"), [(0.5, "ok"), (0.49, "OVER"), (None, "no limit")])
 def test_verdict(limit: float | None, verdict: str) -> None:
     assert Result(row(limit), Measured((1.0,), (2.0,))).verdict == verdict
@@ -78,6 +102,14 @@ def test_row_that_cannot_be_measured_is_failed_not_raised() -> None:
 
     result = run(Row("name", "what", None, 1.0, broken))
     assert (result.verdict, result.problem) == ("failed", "the reason")
+
+
+def test_row_that_is_not_for_here_is_skipped() -> None:
+    def elsewhere(repetitions: int) -> Measured:
+        raise NotHere("the reason")
+
+    result = run(Row("name", "what", None, 1.0, elsewhere))
+    assert (result.verdict, result.problem) == ("skipped", "the reason")
 
 
 def test_row_that_hangs_is_ended() -> None:
@@ -123,12 +155,53 @@ def test_table() -> None:
         "name  100 ms (90…120)     pdbpp 80 ms (70…90)  1.25 ×  1.6 ×  ok",
         "name  750 ms (700…1,200)                       0.75 s  1 s    ok",
         "name                                                          failed",
-        "median (min…max) of the repetitions; value: the ratio of the medians, or seconds",
-        "name  what it is",
-        "name  what it is",
+        "median (min…max) of the repetitions; value: the ratio of the medians, or time",
         "name  what it is",
         "name: the reason",
     ]
+
+
+def test_table_has_those_beside_as_multiples_of_the_same() -> None:
+    measured = Measured((2.02, 2.04, 2.06), (1.0, 2.0, 3.0), {"pdb": (50.0,), "debugpy": (3.0,)})
+    hit = Row("hit", "one hit", "pdb", 0.1, lambda repetitions: Measured((1.0,)))
+    against_pdb = Result(hit, Measured((4e-7,), (1e-5,), {"pdbpp": (2e-5,)}))
+    here = Result(row(1.02, "plain"), measured)
+    there = Result(replace(here.row, name="name 3.13.0"), measured)
+    assert bench.table([here, there, against_pdb]).splitlines() == [
+        "             modpdb               against                   value    limit",
+        "name         2.04 s (2.02…2.06)   plain 2.00 s (1.00…3.00)  1.020 ×  1.02 ×  ok",
+        "name 3.13.0  2.04 s (2.02…2.06)   plain 2.00 s (1.00…3.00)  1.020 ×  1.02 ×  ok",
+        "hit          0.40 µs (0.40…0.40)  pdb 10 µs (10…10)         0.04 ×   0.1 ×   ok",
+        "median (min…max) of the repetitions; value: the ratio of the medians, or time",
+        "",
+        "             times  modpdb  pdb     debugpy  pdbpp",
+        "name         plain  1.02 ×  25 ×    1.50 ×",
+        "name 3.13.0  plain  1.02 ×  25 ×    1.50 ×",
+        "hit          pdb    0.04 ×  1.00 ×           2.00 ×",
+        "",
+        "name  what it is",
+        "hit   one hit",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("limit", "seconds", "value", "shown"),
+    [
+        (0.003, 0.0027, "2.70 ms", "3 ms"),
+        (5e-6, 4e-7, "0.40 µs", "5 µs"),
+        (None, 4e-7, "0.40 µs", ""),
+        (1.0, 0.75, "0.75 s", "1 s"),
+    ],
+)
+def test_value_and_limit_have_the_same_unit(
+    limit: float | None, seconds: float, value: str, shown: str
+) -> None:
+    assert bench.cells(Result(row(limit, None), Measured((seconds,))))[3:5] == (value, shown)
+
+
+def test_value_that_is_just_over_the_limit_shows_it() -> None:
+    result = Result(row(1.02, "plain"), Measured((1.021,), (1.0,)))
+    assert bench.cells(result)[3:] == ("1.021 ×", "1.02 ×", "OVER")
 
 
 def test_file_has_every_figure() -> None:
@@ -147,6 +220,12 @@ def test_file_has_every_figure() -> None:
     }
     assert (second["unit"], second["seconds"]["peer"]) == ("s", None)
     assert (third["value"], third["seconds"], third["problem"]) == (None, {}, "the reason")
+
+
+def test_file_has_those_beside() -> None:
+    result = Result(row(1.0, "plain"), Measured((1.0,), (2.0,), {"pdb": (3.0,)}))
+    (written,) = json.loads(json.dumps(bench.report([result], 0.25)))["rows"]
+    assert written["beside"]["pdb"]["samples"] == [3.0]
 
 
 @pytest.fixture
@@ -263,3 +342,248 @@ def test_modules_row(name: str) -> None:
     assert result.measured is not None, result.problem
     assert len(result.measured.ours) == 1
     assert len(result.measured.theirs) == (1 if chosen.against else 0)
+
+
+# -- the rows on other Pythons --------------------------------------------------------------------
+
+OTHERS = [Interpreter(Path("/python3.12"), "3.12.1"), Interpreter(Path("/python3.99"), "3.99.0")]
+
+
+def test_row_that_needs_torch_is_measured_here_alone() -> None:
+    here = row()
+    assert pythons.on_each(here, OTHERS) == [here]
+
+
+def test_row_for_every_python_is_measured_on_each_of_them() -> None:
+    everywhere = replace(row(), everywhere=True)
+    names = [each.name for each in pythons.on_each(everywhere, OTHERS)]
+    assert names == ["name", "name 3.12.1", "name 3.99.0"]
+
+
+def test_row_for_some_pythons_is_measured_on_those() -> None:
+    some = replace(row(), everywhere=True, minors=range(99, 100))
+    (found,) = pythons.on_each(some, OTHERS)
+    assert found.name == "name 3.99.0"
+
+
+def test_row_for_no_python_here_is_skipped() -> None:
+    (found,) = pythons.on_each(replace(row(), minors=range(98, 99)), [])
+    assert run(found).problem == "it is for Python 3.98"
+
+
+def test_row_elsewhere_is_given_that_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Path] = []
+
+    def measure(repetitions: int, python: Path) -> Measured:
+        given.append(python)
+        return Measured((1.0,))
+
+    monkeypatch.setattr(pythons, "environment", lambda interpreter, _: interpreter.executable)
+    elsewhere = replace(row(), measure=measure, everywhere=True, minors=range(99, 100))
+    (found,) = pythons.on_each(elsewhere, OTHERS)
+    assert run(found, 1).measured == Measured((1.0,))
+    assert given == [Path("/python3.99")]
+
+
+# -- debuggers that run a program to its end ------------------------------------------------------
+
+needs_debugpy = pytest.mark.skipif(
+    importlib.util.find_spec("debugpy") is None, reason="debugpy: scripts/bench installs it"
+)
+WAYS = [
+    "modpdb",
+    "pdb",
+    "pdbpp",
+    pytest.param("debugpy", marks=needs_debugpy),
+]
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    """Two lines, the second with a breakpoint whose condition is asked once."""
+    script = tmp_path / "two.py"
+    script.write_text("number = 1\nnumber += 1\n")
+    places = (dap.Breakpoint(script, 2, NEVER),)
+    return Program(Path(sys.executable), (str(script),), places, seen=1)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_debugger_asks_the_condition_and_does_not_stop(program: Program, way: str) -> None:
+    ran = getattr(debuggers, way)(program)
+    assert ran.output.count(debuggers.SEEN) == 1 and ran.seconds > 0
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_condition_that_is_not_asked_is_found_out(program: Program, way: str) -> None:
+    unasked = replace(program, breakpoints=(replace(program.breakpoints[0], condition="False"),))
+    with pytest.raises(BenchError, match="printed 0 times, not 1"):
+        getattr(debuggers, way)(unasked)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_breakpoint_that_is_not_taken_is_found_out(program: Program, way: str) -> None:
+    nowhere = replace(program.breakpoints[0], file=Path(program.command[0]).with_name("gone.py"))
+    with pytest.raises(BenchError):
+        getattr(debuggers, way)(replace(program, breakpoints=(nowhere,)))
+
+
+@pytest.mark.parametrize("way", ["plain", *WAYS])
+def test_script_that_fails_is_found_out(program: Program, way: str) -> None:
+    Path(program.command[0]).write_text("number = 1\nraise SystemExit(3)\n")
+    with pytest.raises(BenchError, match="ended with 3"):
+        getattr(debuggers, way)(program)
+
+
+@needs_debugpy
+def test_debugpy_that_stops_is_found_out(program: Program) -> None:
+    true = replace(program.breakpoints[0], condition="number == 1")
+    with pytest.raises(BenchError, match="stopped at a breakpoint"):
+        debuggers.debugpy(replace(program, breakpoints=(true,)))
+
+
+def test_debugpy_that_does_not_start_is_found_out(program: Program, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho no debugpy here >&2\nexit 1\n")
+    python.chmod(0o755)
+    with pytest.raises(BenchError, match=r"ended before it listened; printed: no debugpy here"):
+        debuggers.debugpy(replace(program, python=python))
+
+
+@pytest.fixture
+def adapter() -> Iterator[tuple[dap.Client, socket.socket]]:
+    """A client, and the end of its connection at which the adapter would be."""
+    ours, theirs = socket.socketpair()
+    with theirs, dap.Client(ours) as client:
+        yield client, theirs
+
+
+def sent(**message: object) -> bytes:
+    body = json.dumps(message).encode()
+    return b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+
+
+def test_dap_keeps_what_comes_before_what_is_awaited(
+    adapter: tuple[dap.Client, socket.socket],
+) -> None:
+    client, theirs = adapter
+    theirs.sendall(sent(type="event", event="initialized"))
+    answer = {"type": "response", "request_seq": 1, "success": True, "command": "threads"}
+    theirs.sendall(sent(**answer, body={"threads": []}))
+    assert client.request("threads", sort=True) == {"threads": []}
+    assert client.event("initialized", "terminated") == "initialized"
+    header, _, body = theirs.recv(1000).partition(b"\r\n\r\n")
+    assert header == b"Content-Length: %d" % len(body)
+    assert json.loads(body)["arguments"] == {"sort": True}
+
+
+@pytest.mark.parametrize(
+    ("received", "problem"),
+    [
+        (
+            sent(type="response", request_seq=1, success=False, command="attach", message="why"),
+            "refused attach: why",
+        ),
+        (b"Content-Length: 10\r\n\r\n{", "no event initialized: the connection ended"),
+        (b"", "no event initialized: the connection ended"),
+    ],
+)
+def test_dap_that_goes_wrong_is_a_bench_error(
+    adapter: tuple[dap.Client, socket.socket], received: bytes, problem: str
+) -> None:
+    client, theirs = adapter
+    client.send("attach", {})
+    theirs.sendall(received)
+    theirs.shutdown(socket.SHUT_WR)
+    with pytest.raises(BenchError, match=problem):
+        client.event("initialized")
+
+
+def test_dap_does_not_wait_for_ever(adapter: tuple[dap.Client, socket.socket]) -> None:
+    with pytest.raises(BenchError, match=r"no event initialized within 0\.05 s"):
+        adapter[0].event("initialized", timeout=0.05)
+
+
+# -- the rows of native speed, small --------------------------------------------------------------
+
+
+@pytest.fixture
+def peers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Those that are installed; the rows then go without the others."""
+    found = [name for name in debuggers.PEERS if importlib.util.find_spec(name)]
+    monkeypatch.setattr(native_speed, "PEERS", {name: debuggers.PEERS[name] for name in found})
+    return found
+
+
+@pytest.mark.parametrize("name", ["loop", "calls"])
+def test_loop_row(peers: list[str], name: str) -> None:
+    measured = native_speed.loop(1, name=name, rounds=200)
+    assert len(measured.ours) == len(measured.theirs) == 1
+    assert list(measured.beside) == peers
+
+
+def test_false_condition_row(peers: list[str]) -> None:
+    measured = native_speed.false_condition(1, rounds=500)
+    assert list(measured.beside) == [name for name in peers if name != "pdb"]
+    assert measured.theirs[0] > 1e-6  # pdb's hit takes longer than a call
+
+
+def test_imports_row(peers: list[str]) -> None:
+    measured = native_speed.imports(1, modules=2)
+    assert len(measured.ours) == 1 and list(measured.beside) == peers
+
+
+def test_generated_modules_have_500_lines_and_breakpoints_where_functions_begin(
+    tmp_path: Path,
+) -> None:
+    from benchmarks.generated_modules import write_modules
+
+    places = write_modules(tmp_path, 3, 5, "False")
+    assert len(places) == 15 and len({place.file for place in places}) == 3
+    for place in places:
+        lines = place.file.read_text().splitlines()
+        assert 500 <= len(lines) <= 501 and lines[place.line - 1] == "    total = 0"
+
+
+def test_output_without_the_time_is_found_out(program: Program) -> None:
+    with pytest.raises(BenchError, match="did not print its time"):
+        native_speed.seconds_printed(debuggers.plain, program)
+
+
+@pytest.mark.parametrize("changes", [True, False])
+def test_patching_row_takes_what_it_finds(monkeypatch: pytest.MonkeyPatch, changes: bool) -> None:
+    def patched(code: types.CodeType) -> types.CodeType:
+        return (lambda: None).__code__ if changes else code
+
+    patcher = types.ModuleType("patcher")
+    monkeypatch.setattr(patcher, "patched", patched, raising=False)
+    monkeypatch.setitem(sys.modules, "patcher", patcher)
+    monkeypatch.setattr(native_speed, "PATCHER", ("patcher", "patched"))
+    if changes:
+        assert len(native_speed.patching(3).ours) == 3
+    else:
+        with pytest.raises(BenchError, match="changed nothing"):
+            native_speed.patching(3)
+
+
+@pytest.mark.parametrize("place", [("modpdb.no_such_module", "patched"), ("modpdb", "no_such")])
+def test_patching_row_is_skipped_where_nothing_patches(
+    monkeypatch: pytest.MonkeyPatch, place: tuple[str, str]
+) -> None:
+    monkeypatch.setattr(native_speed, "PATCHER", place)
+    with pytest.raises(NotHere, match="has no"):
+        native_speed.patching(3)
+
+
+@pytest.mark.parametrize("file", ["conversion/base.py", "convert_hf_to_gguf.py"])
+def test_place_in_the_conversion_is_found_in_old_and_new_trees(tmp_path: Path, file: str) -> None:
+    (tmp_path / "conversion").mkdir()
+    (tmp_path / "convert_hf_to_gguf.py").write_text("import conversion\n")
+    (tmp_path / file).write_text("class B:\n    def map_tensor_name(self):\n        return 1\n")
+    place = conversions.place(tmp_path)
+    assert (place.file, place.line) == (tmp_path / file, 3)
+
+
+@pytest.mark.conversion
+def test_conversion_row() -> None:
+    measured = conversions.conversion_with_preset(1, size="tiny")
+    assert len(measured.ours) == len(measured.theirs) == 1 and not measured.beside

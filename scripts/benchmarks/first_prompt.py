@@ -25,6 +25,7 @@ TIMEOUT = 20.0
 """Seconds for one prompt."""
 USER_VARIABLES = (
     *("PYTHONBREAKPOINT", "MODPDB_DEBUG", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"),
+    *("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"),
 )
 WINDOW = struct.pack("HHHH", 24, 80, 0, 0)
 """Rows and columns of the terminal; a new one has 0 of both."""

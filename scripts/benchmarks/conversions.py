@@ -1,0 +1,85 @@
+"""What modpdb costs a real conversion, from the start of the process to its end."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+from benchmarks.dap import Breakpoint
+from benchmarks.debuggers import NEVER, PEERS, ROOT, Program, Ran, Way, modpdb, plain
+from benchmarks.measuring import BenchError, Measured, Side, interleaved
+
+FUNCTION = "map_tensor_name"
+TENSOR = "model.norm.weight"
+"""The condition prints when this tensor comes, once in a conversion."""
+SIZE = "148m"
+RARELY = 4
+"""Peers, which take up to three times as long, take part in every fourth repetition."""
+
+
+def conversion(repetitions: int, *, size: str = SIZE) -> Measured:
+    """With a condition that is never true where tensors are renamed; no preset."""
+    return converted(repetitions, partial(modpdb, options=("--no-preset",)), PEERS, size)
+
+
+def conversion_with_preset(repetitions: int, *, size: str = SIZE) -> Measured:
+    """The same with the preset's tracepoints, and one stop at its stage `tensors`."""
+
+    def with_preset(program: Program) -> Ran:
+        ran = modpdb(program, stops=1)
+        if "stage tensors:" not in ran.output:
+            raise BenchError(f"the preset did not stop at stage tensors: {ran.output[-1000:]}")
+        return ran
+
+    return converted(repetitions, with_preset, {}, size)
+
+
+def converted(repetitions: int, ours: Way, peers: dict[str, Way], size: str) -> Measured:
+    """The conversion of a Gemma 3 of that size under each. Raises BenchError."""
+    # Resolved, as the script puts its own folder on sys.path, and imports the files from there.
+    script = Path(path_printed_by("fetch_llama_cpp.py"), "convert_hf_to_gguf.py").resolve()
+    checkpoint = path_printed_by("make_checkpoint.py", "gemma3", "--size", size)
+    with tempfile.TemporaryDirectory(prefix="modpdb-bench-") as name:
+        out = Path(name, "out.gguf")
+        command = (str(script), checkpoint, "--outfile", str(out), "--outtype", "bf16")
+        program = Program(Path(sys.executable), command, (place(script.parent),), seen=1)
+        plain(program)
+        written = out.stat().st_size
+
+        def side(way: Way) -> Side:
+            def seconds() -> float:
+                out.unlink(missing_ok=True)
+                taken = way(program).seconds
+                if not out.exists() or out.stat().st_size != written:
+                    raise BenchError(f"the conversion did not write {written:,} bytes")
+                return taken
+
+            return seconds
+
+        sides = {name: side(way) for name, way in peers.items()}
+        return interleaved(repetitions, side(ours), side(plain), sides, every=RARELY)
+
+
+def place(tree: Path) -> Breakpoint:
+    """The first statement of FUNCTION, in whichever file of llama.cpp's tree it is."""
+    for file in (tree / "conversion" / "base.py", tree / "convert_hf_to_gguf.py"):
+        if not file.exists():
+            continue
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            if isinstance(node, ast.FunctionDef) and node.name == FUNCTION:
+                condition = f'name == "{TENSOR}" and {NEVER}'
+                return Breakpoint(file, node.body[0].lineno, condition)
+    raise BenchError(f"there is no {FUNCTION} in {tree}")
+
+
+def path_printed_by(script: str, *arguments: str) -> str:
+    """Runs one of scripts/, which brings or makes what is needed, in a process of its own."""
+    command = [sys.executable, str(ROOT / "scripts" / script), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise BenchError(done.stderr.strip())
+    return done.stdout.strip()

@@ -1,0 +1,33 @@
+"""Times a loop that calls a function; the breakpoint is in a third function.
+
+The argument is how many times it is called.
+"""
+
+import sys
+import time
+
+
+def waiting(number: int) -> int:
+    return number  # breakpoint
+
+
+def called(number: int) -> int:
+    return number + 1
+
+
+def loop(rounds: int) -> int:
+    total = 0
+    for number in range(rounds):
+        total += called(number)
+    return total
+
+
+def main(rounds: int) -> None:
+    began = time.perf_counter()
+    loop(rounds)
+    seconds = time.perf_counter() - began
+    waiting(-1)  # here the breakpoint's condition shows that it was there all the time
+    print(f"bench-seconds {seconds:.9f}")
+
+
+main(int(sys.argv[1]))
