@@ -8,7 +8,6 @@ import json
 import socket
 import sys
 import time
-import types
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -549,29 +548,13 @@ def test_output_without_the_time_is_found_out(program: Program) -> None:
         native_speed.seconds_printed(debuggers.plain, program)
 
 
-@pytest.mark.parametrize("changes", [True, False])
-def test_patching_row_takes_what_it_finds(monkeypatch: pytest.MonkeyPatch, changes: bool) -> None:
-    def patched(code: types.CodeType) -> types.CodeType:
-        return (lambda: None).__code__ if changes else code
-
-    patcher = types.ModuleType("patcher")
-    monkeypatch.setattr(patcher, "patched", patched, raising=False)
-    monkeypatch.setitem(sys.modules, "patcher", patcher)
-    monkeypatch.setattr(native_speed, "PATCHER", ("patcher", "patched"))
-    if changes:
-        assert len(native_speed.patching(3).ours) == 3
+def test_patching_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native_speed, "INSTRUCTIONS", 20)
+    if sys.version_info >= (3, 12):
+        with pytest.raises(NotHere, match=r"sys\.monitoring"):
+            native_speed.patching(2)
     else:
-        with pytest.raises(BenchError, match="changed nothing"):
-            native_speed.patching(3)
-
-
-@pytest.mark.parametrize("place", [("modpdb.no_such_module", "patched"), ("modpdb", "no_such")])
-def test_patching_row_is_skipped_where_nothing_patches(
-    monkeypatch: pytest.MonkeyPatch, place: tuple[str, str]
-) -> None:
-    monkeypatch.setattr(native_speed, "PATCHER", place)
-    with pytest.raises(NotHere, match="has no"):
-        native_speed.patching(3)
+        assert len(native_speed.patching(2).ours) == 2
 
 
 @pytest.mark.parametrize("file", ["conversion/base.py", "convert_hf_to_gguf.py"])

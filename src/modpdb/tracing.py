@@ -12,6 +12,7 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
+from modpdb.breakpoints.books import reached_line
 from modpdb.breakpoints.engine import Engine
 from modpdb.breakpoints.locations import LineSearch, Locator
 from modpdb.repairs import Quit, RepairedPdb
@@ -50,7 +51,6 @@ class TracingPdb(RepairedPdb):
     currentbp = _PerThread(0)
     _traces = _PerThread(False)
     _tracer_before = _PerThread()
-    _stopped_at = _PerThread()
     _untraced = _PerThread(False)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -59,6 +59,7 @@ class TracingPdb(RepairedPdb):
         self.locator = Locator(self.engine.wiring, self.canonic)
         self._lines: dict[tuple[str, int], tuple[LineSearch, Callable[..., bool]]] = {}
         self._prompt_lock = threading.RLock()
+        self._stopped_at: dict[int, tuple[int, int]] = {}  # by thread: frame and offset
         super().__init__(*args, **kwargs)
         self.ended = False  # post-mortem: nothing runs any more
         self.waiting: list[str] = []  # lines to run at the next stop
@@ -94,10 +95,10 @@ class TracingPdb(RepairedPdb):
         *line*: of the event; the frame of a hook has none. Then breakpoints are not asked, as
         bdb does not ask them.
         """
-        if self._stopped_at == (id(frame), frame.f_lasti):
-            self._stopped_at = None
+        # Asked at every hit: the attributes of a thread are slow to get.
+        if self._stopped_at and self._has_stopped_at(frame):
             return True
-        if not self._traces or frame.f_trace is None:
+        if frame.f_trace is None or not self._traces:
             return False
         stop = self.stopframe
         return stop is None or (stop is frame and 0 <= self.stoplineno <= line)
@@ -106,7 +107,13 @@ class TracingPdb(RepairedPdb):
         super().user_line(frame)
         wiring = self.engine.wiring
         if wiring.rings_after_line_event and wiring.waits_at(frame.f_code, frame.f_lineno):
-            self._stopped_at = (id(frame), frame.f_lasti)
+            self._stopped_at[threading.get_ident()] = id(frame), frame.f_lasti
+
+    def _has_stopped_at(self, frame: types.FrameType) -> bool:
+        """Whether a tracer's line event has stopped where now the alarm rings, for which that is
+        over then."""
+        at = self._stopped_at.pop(threading.get_ident(), None)
+        return at == (id(frame), frame.f_lasti)
 
     def _execute(self, code: types.CodeType) -> None:
         """Up to 3.12 what is assigned reaches the frame only when a trace function returns."""
@@ -238,7 +245,15 @@ class TracingPdb(RepairedPdb):
 
     def _watch_line(self, file: str, line: int) -> None:
         def reached(frame: types.FrameType) -> bool:
-            return not self.stops_anyway(frame, line) and self.stops_at_line(file, line, frame)
+            # The first is asked here too: this is the way of every false condition.
+            stepping = self._stopped_at or frame.f_trace is not None
+            if stepping and self.stops_anyway(frame, line):
+                return False
+            breakpoint = reached_line(file, line, frame, self.complain)
+            if breakpoint is None:
+                return False
+            self.stopped_by(breakpoint)
+            return True
 
         def found(code: types.CodeType) -> None:
             self.engine.watch(code, reached, line)
@@ -261,8 +276,12 @@ class TracingPdb(RepairedPdb):
             self._forget_line(file, line)
         return super().clear_all_breaks()
 
-    def stops_at_line(self, file: str, line: int, frame: types.FrameType) -> bool:
-        """Whether a breakpoint at *file*, *line* stops in *frame*, which is about to run it."""
+    def stopped_by(self, breakpoint: bdb.Breakpoint) -> None:
+        """*breakpoint* stops the program now."""
+        raise NotImplementedError
+
+    def complain(self, problem: str) -> None:
+        """Say what went wrong with a breakpoint."""
         raise NotImplementedError
 
     # The engine notices them.

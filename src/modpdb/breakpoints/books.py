@@ -22,23 +22,17 @@ _SHOWN = 3
 def reached_line(
     file: str, line: int, frame: types.FrameType, complain: Complain
 ) -> bdb.Breakpoint | None:
-    """The breakpoint at *file*, *line* that stops in *frame*: bdb.effective, for every line
-    that has one, and with each condition compiled once.
+    """The breakpoint that stops in *frame*, which is about to run *line* of *file*:
+    bdb.effective, with each condition compiled once.
 
     A condition that raises stops, as in pdb, and *complain* is told why. A temporary breakpoint
     that stops is over (`is_over`): it is for the caller to delete.
     """
     for each in tuple(bdb.Breakpoint.bplist.get((file, line), ())):  # another thread may clear
-        if each.enabled and _is_meant(each, frame) and _stops(each, frame, complain):
+        meant = not each.funcname or bdb.checkfuncname(each, frame)
+        if meant and each.enabled and _stops(each, frame, complain):
             return each
     return None
-
-
-def _is_meant(breakpoint: bdb.Breakpoint, frame: types.FrameType) -> bool:
-    """bdb.checkfuncname, for frames too that stand in a hook and have no line."""
-    if breakpoint.funcname or frame.f_lineno is not None:
-        return bool(bdb.checkfuncname(breakpoint, frame))
-    return True
 
 
 def is_over(breakpoint: bdb.Breakpoint) -> bool:

@@ -81,17 +81,12 @@ class Place:
 
     def entered(self, frame: types.FrameType) -> None:
         """*frame*, a new call, stands before its first line."""
-        for engine in _who_stops(self.entry, frame):
-            engine.debugger.wake(frame)
-
-    def before_line(self, frame: types.FrameType, line: int) -> None:
-        """The line event of *line* is about to come."""
-        for engine in _who_stops(self.lines.get(line, ()), frame):
+        for engine in who_stops(self.entry, frame):
             engine.debugger.wake(frame)
 
     def at_line(self, frame: types.FrameType, line: int) -> bool:
         """This is the line event of *line*; whether it was stopped at."""
-        stopped = _who_stops(self.lines.get(line, ()), frame)
+        stopped = who_stops(self.lines.get(line, ()), frame)
         for engine in stopped:
             engine.debugger.stop_now(frame)
         return bool(stopped)
@@ -107,21 +102,16 @@ _thread = _Thread()
 _at_work: list[Engine] = []  # the last is woken: as bdb's instances, only one traces at a time
 
 
-def _who_stops(watches: tuple[Watch, ...], frame: types.FrameType) -> list[Engine]:
+def who_stops(watches: tuple[Watch, ...], frame: types.FrameType) -> list[Engine]:
     """All are asked: a stage must see a call even where a breakpoint stops it already."""
     stops: list[Engine] = []
+    at_work = _at_work[-1] if _at_work else None
     resting = _thread.resting
     for watch in watches:
         engine = watch.engine
-        if not _at_work or engine is not _at_work[-1] or engine in resting:
-            continue
-        _thread.resting = (*resting, engine)  # conditions may come by breakpoints, too
-        try:
-            if watch.reached(frame) and engine not in stops:
-                stops.append(engine)
-        finally:
-            _thread.resting = resting
-    return stops
+        if engine is at_work and engine not in resting and watch.reached(frame):
+            stops.append(engine)
+    return stops[:1]
 
 
 class Wiring:

@@ -187,10 +187,9 @@ class LineSearch:
     found: Callable[[types.CodeType], None]
     codes: list[types.CodeType] = field(default_factory=list)
 
-    def offer(self, code: types.CodeType) -> None:
-        if any(code is each for each in self.codes):
-            return
-        if any(line == self.line for _, _, line in code.co_lines()):
+    def offer(self, code: types.CodeType, lines: set[int | None]) -> None:
+        """*lines*: those of *code* itself."""
+        if self.line in lines and not any(code is each for each in self.codes):
             self.codes.append(code)
             self.found(code)
 
@@ -259,7 +258,7 @@ class Locator:
         self._by_file.setdefault(file, []).append(search)
         self._watch_imports()
         for code in self._known_of(file):
-            search.offer(code)
+            search.offer(code, {line for _, _, line in code.co_lines()})
         self._watch_new_code(search)
         return search
 
@@ -360,8 +359,10 @@ class Locator:
             if globs or each.co_name in self._by_last:
                 for search in (*self._by_last.get(each.co_name, ()), *globs):
                     search.offer(module, each)
-            for line_search in tuple(lines):
-                line_search.offer(each)
+            if lines:
+                own = {line for _, _, line in each.co_lines()}
+                for line_search in tuple(lines):
+                    line_search.offer(each, own)
 
     def _begins(self, code: types.CodeType, module: str | None) -> None:
         """Code is about to run that no import has brought, or not as it is."""

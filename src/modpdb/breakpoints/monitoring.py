@@ -11,7 +11,8 @@ import sys
 import types
 from typing import Any
 
-from modpdb.breakpoints.engine import Begins, Place, Wiring
+from modpdb.breakpoints.engine import Begins, Place, Wiring, who_stops
+from modpdb.breakpoints.lines import walk
 
 _TOOL_IDS = (3, 4)  # 0, 1, 2 and 5 are for debuggers, coverage, profilers and optimizers
 
@@ -29,8 +30,10 @@ class Monitoring(Wiring):
     def __init__(self) -> None:
         super().__init__()
         self._monitoring: Any = sys.monitoring  # type: ignore[attr-defined,unused-ignore]
+        self._disable = self._monitoring.DISABLE
         self._tool = self._take_tool_id()
         self._positions: dict[int, list[int | None]] = {}
+        self._new: set[int] = set()  # ids of code whose events may have been disabled before
         events = self._monitoring.events
         self._at_lines = events.LINE | events.JUMP | events.PY_START
         for event, callback in (
@@ -58,10 +61,22 @@ class Monitoring(Wiring):
             events = self._monitoring.events.PY_START
         self._monitoring.set_local_events(self._tool, place.code, events)
         if events:
-            self._monitoring.restart_events()  # it may have been disabled there by now
+            self._new.add(id(place.code))
         else:
+            self._new.discard(id(place.code))
             self._places.pop(id(place.code), None)
             self._positions.pop(id(place.code), None)
+
+    def instrument(self, code: types.CodeType, main: bool = False) -> types.CodeType:
+        self._new.difference_update(map(id, walk(code)))  # it never ran
+        self.settle()
+        return code
+
+    def settle(self) -> list[str]:
+        if self._new:
+            self._new.clear()
+            self._monitoring.restart_events()
+        return []
 
     def _see_new_code(self) -> None:
         """Everywhere, code that starts for the first time: then the event is disabled there."""
@@ -73,32 +88,39 @@ class Monitoring(Wiring):
             self._monitoring.set_events(self._tool, 0)
 
     def _started(self, code: types.CodeType, offset: int) -> Any:
-        if id(code) not in self._places:
-            name = sys._getframe(1).f_globals.get("__name__")
-            self._tell(code, name if isinstance(name, str) else None)
-        place = self._places.get(id(code))
+        place = self._places.get(id(code)) or self._new_place(code, sys._getframe(1))
         if place is None:
-            return self._monitoring.DISABLE
+            return self._disable
         if place.entry:
             place.entered(sys._getframe(1))
         return None
 
+    def _new_place(self, code: types.CodeType, frame: types.FrameType) -> Place | None:
+        """Tell of code that starts for the first time; its place, if somebody waits there now."""
+        name = frame.f_globals.get("__name__")
+        self._tell(code, name if isinstance(name, str) else None)
+        self._new.discard(id(code))
+        self.settle()
+        return self._places.get(id(code))
+
     def _at_line(self, code: types.CodeType, line: int) -> Any:
         place = self._places.get(id(code))
         if place is None or line not in place.lines:
-            return self._monitoring.DISABLE
-        place.at_line(sys._getframe(1), line)
+            return self._disable
+        frame = sys._getframe(1)
+        for engine in who_stops(place.lines.get(line, ()), frame):
+            engine.debugger.stop_now(frame)
         return None
 
     def _jumped(self, code: types.CodeType, offset: int, to: int) -> Any:
         place = self._places.get(id(code))
         if place is None or to > offset:
-            return self._monitoring.DISABLE
+            return self._disable
         lines = self._positions.get(id(code))
         if lines is None:
             lines = self._positions[id(code)] = [line for line, _, _, _ in code.co_positions()]
         line = lines[to // 2]
         if line is None or line not in place.lines or line != lines[offset // 2]:
-            return self._monitoring.DISABLE
+            return self._disable
         place.at_line(sys._getframe(1), line)
         return None

@@ -19,12 +19,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from modpdb.breakpoints import live
-from modpdb.breakpoints.engine import Place, Wiring
+from modpdb.breakpoints.engine import Place, Wiring, who_stops
 from modpdb.breakpoints.injection import CannotInject, Hooks, inject, lines_in_loops
 from modpdb.breakpoints.lines import walk
 
 _numbers = itertools.count()
 _Runs = types.FrameType | live.Suspended | types.CodeType
+
+
+class _Thread(threading.local):
+    ringing = False
+
+
+_thread = _Thread()
 
 
 class _Site:
@@ -34,19 +41,29 @@ class _Site:
     constants.
     """
 
-    def __init__(self, ring: Callable[[types.FrameType], object]) -> None:
+    def __init__(self, place: Place, line: int | None) -> None:
         self.name = f"__modpdb_{next(_numbers)}__"
-        self._ring = ring
+        self._place = place
+        self._line = line
         setattr(builtins, self.name, None)
 
     def arm(self, wanted: bool) -> None:
         setattr(builtins, self.name, self._hook() if wanted else None)
 
     def _hook(self) -> Callable[[], None]:
-        ring = self._ring
+        place, line = self._place, self._line
 
         def hook() -> None:
-            ring(sys._getframe(1))
+            if _thread.ringing:  # what a condition calls comes by breakpoints, too
+                return
+            _thread.ringing = True
+            try:
+                frame = sys._getframe(1)
+                watches = place.entry if line is None else place.lines.get(line, ())
+                for engine in who_stops(watches, frame):
+                    engine.debugger.wake(frame)
+            finally:
+                _thread.ringing = False
 
         hook._torchdynamo_disable = True  # type: ignore[attr-defined]
         return hook
@@ -57,8 +74,8 @@ class _Sites:
 
     def __init__(self, place: Place, lines: set[int]) -> None:
         self._place = place
-        self._entry = _Site(place.entered)
-        self._lines = {line: _Site(_before_line(place, line)) for line in sorted(lines)}
+        self._entry = _Site(place, None)
+        self._lines = {line: _Site(place, line) for line in sorted(lines)}
 
     def arm(self) -> None:
         self._entry.arm(bool(self._place.entry))
@@ -71,10 +88,6 @@ class _Sites:
     def cover(self) -> bool:
         """Whether there is a site for every line at which somebody waits."""
         return self._place.lines.keys() <= self._lines.keys()
-
-
-def _before_line(place: Place, line: int) -> Callable[[types.FrameType], None]:
-    return lambda frame: place.before_line(frame, line)
 
 
 @dataclass(eq=False)

@@ -9,7 +9,7 @@ import re
 import types
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from modpdb.breakpoints.books import NamedBreakpoint, is_over, named_breakpoints, reached_line
+from modpdb.breakpoints.books import NamedBreakpoint, is_over, named_breakpoints
 from modpdb.breakpoints.inheritance import inherited, may_inherit
 from modpdb.breakpoints.loaded import (
     definer,
@@ -236,32 +236,24 @@ class BreakCommands(FilePlaces, BreakNumbers):
 
     # -- reaching ------------------------------------------------------------------------------
 
-    def stops_at_line(self, file: str, line: int, frame: types.FrameType) -> bool:
-        """Whether a breakpoint at *file*, *line* stops in *frame*, which is about to run it."""
-        breakpoint = reached_line(file, line, frame, self._complain)
-        if breakpoint is None:
-            return False
-        self._stopped_by(breakpoint)
-        return True
-
     def _reached(
         self, breakpoint: NamedBreakpoint, frame: types.FrameType, note: str | None
     ) -> bool:
         if not breakpoint.always_asked and self.stops_anyway(frame):
             return False
-        if not breakpoint.reached(frame, self._complain):
+        if not breakpoint.reached(frame, self.complain):
             return False
         if note is not None and not self.commands_silent.get(breakpoint.number):
             self._note(note)
-        self._stopped_by(breakpoint)
+        self.stopped_by(breakpoint)
         return True
 
-    def _stopped_by(self, breakpoint: bdb.Breakpoint) -> None:
+    def stopped_by(self, breakpoint: bdb.Breakpoint) -> None:
         self.currentbp = breakpoint.number
         if is_over(breakpoint):
             self.do_clear(str(breakpoint.number))
 
-    def _complain(self, problem: str) -> None:
+    def complain(self, problem: str) -> None:
         self._note(f"*** {problem}")
 
     def _note(self, text: str) -> None:
