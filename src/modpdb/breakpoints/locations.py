@@ -187,9 +187,9 @@ class LineSearch:
     found: Callable[[types.CodeType], None]
     codes: list[types.CodeType] = field(default_factory=list)
 
-    def offer(self, code: types.CodeType, lines: set[int | None]) -> None:
-        """*lines*: those of *code* itself."""
-        if self.line in lines and not any(code is each for each in self.codes):
+    def offer(self, code: types.CodeType) -> None:
+        """*code* has the line."""
+        if not any(code is each for each in self.codes):
             self.codes.append(code)
             self.found(code)
 
@@ -258,7 +258,8 @@ class Locator:
         self._by_file.setdefault(file, []).append(search)
         self._watch_imports()
         for code in self._known_of(file):
-            search.offer(code, {line for _, _, line in code.co_lines()})
+            if any(each == line for _, _, each in code.co_lines()):
+                search.offer(code)
         self._watch_new_code(search)
         return search
 
@@ -354,15 +355,18 @@ class Locator:
 
     def _offer(self, module: str, code: types.CodeType) -> None:
         globs = list(self._by_last.get(None, ()))
-        lines = self._by_file.get(self._canonic(code.co_filename), ()) if self._by_file else ()
+        lines: dict[int | None, list[LineSearch]] = {}
+        if self._by_file:
+            for line_search in self._by_file.get(self._canonic(code.co_filename), ()):
+                lines.setdefault(line_search.line, []).append(line_search)
         for each in walk(code):
             if globs or each.co_name in self._by_last:
                 for search in (*self._by_last.get(each.co_name, ()), *globs):
                     search.offer(module, each)
             if lines:
-                own = {line for _, _, line in each.co_lines()}
-                for line_search in tuple(lines):
-                    line_search.offer(each, own)
+                for line in lines.keys() & {line for _, _, line in each.co_lines()}:
+                    for line_search in lines[line]:
+                        line_search.offer(each)
 
     def _begins(self, code: types.CodeType, module: str | None) -> None:
         """Code is about to run that no import has brought, or not as it is."""

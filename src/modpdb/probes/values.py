@@ -63,6 +63,9 @@ class Variable:
 
 def one_line(value: object, limit: int = LIMIT) -> str:
     """*value* in one line of at most *limit* characters, its type included where it matters."""
+    plain = _PLAIN.get(id(type(value)))
+    if plain is not None:  # no tensor to rule out: tracepoints show thousands of these
+        return _cut(plain(value, 0), limit)
     return _cut(_guarded(lambda: _one_line(value, 0)), limit)
 
 
@@ -385,6 +388,11 @@ _BY_CLASS: dict[type, Callable[[Any, int], str]] = {
 }
 # By id: looking a class up by itself would ask its metaclass for __hash__ and __eq__.
 _DESCRIBERS = {id(cls): describer for cls, describer in _BY_CLASS.items()}
+_PLAIN: dict[int, Callable[[Any, int], str]] = {
+    id(int): _number,
+    id(bool): _boolean,
+    id(str): _string,
+}
 _SELF_EVIDENT = set(
     map(id, (int, bool, str, bytes, list, tuple, set, dict, type(None), float, complex))
 )
