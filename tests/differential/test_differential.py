@@ -15,6 +15,7 @@ from made_up import made_up_sessions, sessions
 from transcripts import Session, stopping_lines, with_probes
 from two_debuggers import TwoDebuggers
 
+pytestmark = pytest.mark.differential
 SESSIONS = int(os.environ.get("MODPDB_SESSIONS", "300"))
 STEPPED = {name: text for name, text in PROGRAMS.items() if name not in WITH_LIBRARY}
 
