@@ -27,6 +27,7 @@ class Tracer:
     def __init__(self) -> None:
         # The code object itself stands here for its id: it must not be reused.
         self._traced: dict[int, tuple[types.CodeType, Place]] = {}
+        self._for_new_threads: Any = None  # what threading.settrace() was given before
         self.on_return: Callable[[types.FrameType], None] = lambda frame: None
 
     def trace(self, codes: Mapping[int, tuple[types.CodeType, Place]]) -> None:
@@ -35,10 +36,12 @@ class Tracer:
 
     def trace_only(self, codes: Mapping[int, tuple[types.CodeType, Place]]) -> None:
         self._traced = dict(codes)
-        if self._traced:
+        others = threading.gettrace()
+        if self._traced and others != self.function:
+            self._for_new_threads = others
             threading.settrace(self.function)
-        elif threading.gettrace() == self.function:
-            threading.settrace(None)
+        elif not self._traced and others == self.function:
+            threading.settrace(self._for_new_threads)  # type: ignore[arg-type]
         if not self._traced and sys.gettrace() == self.function:
             sys.settrace(None)
 
