@@ -49,7 +49,7 @@ def test_each_thread_stops_once_and_says_which(modpdb_run, script: Path) -> None
 def test_none_of_10_000_hits_is_lost_or_comes_twice(modpdb_run, script: Path) -> None:
     typed = (
         "!seen = []\nb 8\ncommands\nsilent\n!seen.append((name, number))\nc\nend\n"
-        "b 19\nc\np len(seen), len(set(seen)), seen == hits or sorted(seen) == sorted(hits)\n"
+        "b 18\nc\np len(seen), len(set(seen)), seen == hits or sorted(seen) == sorted(hits)\n"
         "info breakpoints\nc\n"
     )
     done = modpdb_run([script, "8", "1250"], typed, timeout=110)

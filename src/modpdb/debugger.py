@@ -87,7 +87,7 @@ class ModPdb(EarlyLines, BreakCommands, TracingPdb):
         pdbpp 0.12's discards the exception, so that chained ones (3.13) are lost, and runs rc
         lines by pdb's means, which differ from version to version.
         """
-        if self._in_forked_child():
+        if self.in_forked_child():
             self.set_continue()
             return
         with self.at_prompt():
@@ -113,7 +113,7 @@ class ModPdb(EarlyLines, BreakCommands, TracingPdb):
             if self.stages is not None:
                 self.stages.go_on()
 
-    def _in_forked_child(self) -> bool:
+    def in_forked_child(self) -> bool:
         """A forked child has the breakpoints but nobody who types: it never stops."""
         return os.getpid() != self._pid
 
@@ -152,7 +152,7 @@ class ModPdb(EarlyLines, BreakCommands, TracingPdb):
         if number not in self.commands:
             return True
         self.currentbp = 0
-        if self._in_forked_child():
+        if self.in_forked_child():
             self.set_continue()
             return False
         with self.at_prompt():

@@ -79,7 +79,7 @@ def _run(launch: Launch) -> int | str | None:
         with debugger.interrupts(), _breakpoints_open(debugger):
             return _run_main(debugger, target, main, stop=not launch.stops)
     finally:
-        debugger.locator.close()
+        debugger.leave()
         # The script's __main__ stays: atexit handlers and threads may need it. Ours lives on.
         sys.modules.setdefault("modpdb.__main__", kept_main)
 

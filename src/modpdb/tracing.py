@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from modpdb.breakpoints.books import reached_line
-from modpdb.breakpoints.engine import Engine
+from modpdb.breakpoints.engine import Engine, is_ringing
 from modpdb.breakpoints.locations import LineSearch, Locator
 from modpdb.repairs import Quit, RepairedPdb
 
@@ -104,16 +104,36 @@ class TracingPdb(RepairedPdb):
         return stop is None or (stop is frame and 0 <= self.stoplineno <= line)
 
     def user_line(self, frame: types.FrameType) -> None:
+        at, line = frame.f_lasti, frame.f_lineno
         super().user_line(frame)
         wiring = self.engine.wiring
-        if wiring.rings_after_line_event and wiring.waits_at(frame.f_code, frame.f_lineno):
-            self._stopped_at[threading.get_ident()] = id(frame), frame.f_lasti
+        # After a `jump` no alarm follows.
+        if wiring.rings_after_line_event and frame.f_lasti == at:
+            if wiring.waits_at(frame.f_code, line):
+                self._stopped_at[threading.get_ident()] = id(frame), at
 
     def _has_stopped_at(self, frame: types.FrameType) -> bool:
-        """Whether a tracer's line event has stopped where now the alarm rings, for which that is
-        over then."""
-        at = self._stopped_at.pop(threading.get_ident(), None)
-        return at == (id(frame), frame.f_lasti)
+        """Whether a tracer's line event has stopped where now the alarm rings."""
+        return self._stopped_at.get(threading.get_ident()) == (id(frame), frame.f_lasti)
+
+    def alarm_is_over(self) -> None:
+        """All have been asked about the event at which the alarm has rung."""
+        if self._stopped_at:
+            self._stopped_at.pop(threading.get_ident(), None)
+
+    # pdb says `--Call--` and the like before interaction() has the prompt to itself.
+
+    def user_call(self, frame: types.FrameType, argument_list: Any) -> None:
+        with self._prompt_lock:
+            super().user_call(frame, argument_list)
+
+    def user_return(self, frame: types.FrameType, return_value: Any) -> None:
+        with self._prompt_lock:
+            super().user_return(frame, return_value)
+
+    def user_exception(self, frame: types.FrameType, exc_info: Any) -> None:
+        with self._prompt_lock:
+            super().user_exception(frame, exc_info)
 
     def _execute(self, code: types.CodeType) -> None:
         """Up to 3.12 what is assigned reaches the frame only when a trace function returns."""
@@ -124,8 +144,11 @@ class TracingPdb(RepairedPdb):
     # -- tracing -----------------------------------------------------------------------------------
 
     def trace_dispatch(self, frame: types.FrameType, event: str, arg: Any) -> Any:
-        if frame.f_code.co_filename.startswith(_PACKAGE):
-            return None  # our own code: where stepping leaves the script
+        if frame.f_code.co_filename.startswith(_PACKAGE) or is_ringing():
+            return None  # our own code, where stepping leaves the script, or a condition
+        if self.in_forked_child():
+            sys.settrace(None)  # the child of one that is stepped through
+            return None
         if self.engine.wiring.tracer.look(frame, event):
             return frame.f_trace
         if event == "call" and not self._may_stop_in(frame):
@@ -181,6 +204,7 @@ class TracingPdb(RepairedPdb):
         if not self._traces:
             return
         self._traces = False
+        self._give_back_opcodes()
         tracer = self.engine.wiring.tracer
         for each in _callers(sys._getframe(), self.botframe):
             if each.f_trace == self.trace_dispatch:
@@ -191,6 +215,15 @@ class TracingPdb(RepairedPdb):
         sys.settrace(self._tracer_before)
         self._tracer_before = None
         tracer.start()
+
+    def _give_back_opcodes(self) -> None:
+        """Since 3.13 set_trace() notes every frame of the stack, and only bdb's set_continue()
+        lets them go."""
+        noted = getattr(self, "frame_trace_lines_opcodes", None)
+        if noted:
+            for frame, (lines, opcodes) in noted.items():
+                frame.f_trace_lines, frame.f_trace_opcodes = lines, opcodes
+            noted.clear()
 
     def stopped_in(self, frame: types.FrameType) -> None:
         """The program stands in *frame*: bdb traces from here, whatever woke it."""
@@ -212,7 +245,7 @@ class TracingPdb(RepairedPdb):
         if threading.current_thread() is threading.main_thread():
             raise Quit from None
         if self._launched:
-            _raise_in_main_thread(Quit)
+            self._quit_in_main_thread()
         raise SystemExit from None  # what threading lets a thread end by without a word
 
     @contextlib.contextmanager
@@ -310,9 +343,13 @@ class TracingPdb(RepairedPdb):
         """bdb's goes down to the interpreter's first frame (all versions)."""
         bottom = self.botframe if self._launched else None
         self.engine.begin()
+        frame = frame or sys._getframe().f_back
         before = self._tracer_before if self._traces else self._other_tracer()
-        super().set_trace(frame or sys._getframe().f_back)
+        frames = [(each, each.f_trace) for each in _callers(frame, None)]
+        others = [each for each in frames if each[1] not in (None, self.trace_dispatch)]
+        super().set_trace(frame)
         self._traces, self._tracer_before = True, before
+        self.thread.frames_before = others
         if bottom is not None:
             self.botframe = bottom  # the stack ends at the script, not in the launcher
         self.waiting += commands or []
@@ -340,10 +377,16 @@ class TracingPdb(RepairedPdb):
         finally:
             self._stop_tracing()
             sys.settrace(before)
-            self.engine.end()
+            if not _others_run():  # else their breakpoints hold until Python has waited for them
+                self.engine.end()
             self._launched = False
         if self._leaving:
             raise Quit  # the script swallowed it
+
+    def leave(self) -> None:
+        """The script has ended: look for nothing more, unless threads run on."""
+        if not _others_run():
+            self.locator.close()
 
     def get_stack(self, f: types.FrameType | None, t: types.TracebackType | None) -> Any:
         """pdbpp's stack without our own frames at its bottom."""
@@ -369,7 +412,19 @@ class TracingPdb(RepairedPdb):
             if signal.getsignal(signal.SIGINT) == self._interrupt:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+    def _quit_in_main_thread(self) -> None:
+        """By SIGINT, which wakes it up from what it may be waiting for; and not by a second
+        exception beside that, which may leave threading's locks locked."""
+        if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, self._interrupt):
+            os.kill(os.getpid(), signal.SIGINT)  # launch() makes a Quit of what that raises
+        elif (main := threading.main_thread().ident) is not None:
+            _raise_in(main, Quit)
+
     def _interrupt(self, signum: int, frame: types.FrameType | None) -> None:
+        if self._leaving:
+            raise Quit
+        if is_ringing():
+            raise KeyboardInterrupt  # of a condition that takes long
         if self._in_interaction and self._prompting != threading.get_ident():
             _raise_in(self._prompting, KeyboardInterrupt)  # it is that thread's command
             return
@@ -383,6 +438,10 @@ class TracingPdb(RepairedPdb):
         )
         self._set_stopinfo(None, None)
         self.stopped_in(frame)
+
+    def in_forked_child(self) -> bool:
+        """A forked child has the breakpoints but nobody who types: it never stops."""
+        raise NotImplementedError
 
     def at_terminal(self) -> bool:
         """Whether a person types and reads."""
@@ -400,6 +459,13 @@ def _callers(
         frame = frame.f_back
 
 
+def _others_run() -> bool:
+    """Whether threads run on for which Python waits at its end."""
+    return any(
+        not each.daemon and each is not threading.current_thread() for each in threading.enumerate()
+    )
+
+
 def _bottom(frame: types.FrameType) -> types.FrameType:
     *_, last = _callers(frame, None)
     return last
@@ -410,14 +476,6 @@ def _raise_in(thread: int, error: type[BaseException]) -> None:
     import ctypes
 
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error))
-
-
-def _raise_in_main_thread(error: type[BaseException]) -> None:
-    main = threading.main_thread().ident
-    assert main is not None
-    _raise_in(main, error)
-    if callable(signal.getsignal(signal.SIGINT)):
-        os.kill(os.getpid(), signal.SIGINT)  # it may be waiting for something
 
 
 def _write_back(frame: types.FrameType, edited: dict[str, Any]) -> None:

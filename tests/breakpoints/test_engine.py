@@ -26,6 +26,8 @@ class Sleeper:
     def stop_now(self, frame: FrameType) -> None:
         self.woken.append((frame.f_code.co_name, frame.f_lineno))
 
+    def alarm_is_over(self) -> None: ...
+
 
 @pytest.fixture
 def engine() -> Iterator[Engine]:
@@ -75,7 +77,7 @@ def loop(n: int) -> int:
 
 
 def numbers(n: int) -> Iterator[int]:
-    for each in range(n):
+    for each in range(n):  # noqa: UP028  the line below is waited for
         yield each
 
 

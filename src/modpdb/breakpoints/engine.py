@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 Reached = Callable[[types.FrameType], bool]
 """Asked when the program comes by: stop there? Must not raise; may be asked in any thread."""
 
+# A stop in what makes the stops would stop there anew.
+_MACHINERY = ("bdb.py", "pdb.py", "pdbpp.py")
+
 Begins = Callable[[types.CodeType, str | None], None]
 """Told of code that is about to run, and the name of its module where that is known."""
 
@@ -36,6 +39,9 @@ class Debugger(Protocol):
     def stop_now(self, frame: types.FrameType) -> object:
         """Stop in *frame*, whose line event this is."""
 
+    def alarm_is_over(self) -> None:
+        """All have been asked about the line event at hand."""
+
 
 class Watch:
     """Somebody who waits: whom to ask, and for which debugger."""
@@ -45,6 +51,13 @@ class Watch:
     def __init__(self, reached: Reached, engine: Engine) -> None:
         self.reached = reached
         self.engine = engine
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Watch):
+            return NotImplemented
+        return self.engine is other.engine and self.reached == other.reached
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 class Place:
@@ -59,6 +72,8 @@ class Place:
         self.lines: dict[int, tuple[Watch, ...]] = {}
 
     def add(self, watch: Watch, line: int | None) -> None:
+        if watch in (self.entry if line is None else self.lines.get(line, ())):
+            return
         if line is None:
             self.entry += (watch,)
         else:
@@ -82,36 +97,58 @@ class Place:
     def entered(self, frame: types.FrameType) -> None:
         """*frame*, a new call, stands before its first line."""
         for engine in who_stops(self.entry, frame):
-            engine.debugger.wake(frame)
+            wake(engine, frame)
 
     def at_line(self, frame: types.FrameType, line: int) -> bool:
         """This is the line event of *line*; whether it was stopped at."""
         stopped = who_stops(self.lines.get(line, ()), frame)
+        if _at_work:
+            _at_work[-1].debugger.alarm_is_over()
         for engine in stopped:
             engine.debugger.stop_now(frame)
         return bool(stopped)
 
 
 class _Thread(threading.local):
-    """Debuggers at their prompt in this thread: what is evaluated there rings no alarm."""
+    """Of this thread: debuggers at their prompt, and whether somebody is asked just now. What is
+    evaluated there rings no alarm."""
 
     resting: tuple[Engine, ...] = ()
+    ringing = False
 
 
 _thread = _Thread()
 _at_work: list[Engine] = []  # the last is woken: as bdb's instances, only one traces at a time
 
 
-def who_stops(watches: tuple[Watch, ...], frame: types.FrameType) -> list[Engine]:
+def who_stops(watches: tuple[Watch, ...], frame: types.FrameType) -> tuple[Engine, ...]:
     """All are asked: a stage must see a call even where a breakpoint stops it already."""
-    stops: list[Engine] = []
     at_work = _at_work[-1] if _at_work else None
-    resting = _thread.resting
-    for watch in watches:
-        engine = watch.engine
-        if engine is at_work and engine not in resting and watch.reached(frame):
-            stops.append(engine)
-    return stops[:1]
+    if _thread.ringing or at_work in _thread.resting:
+        return ()
+    _thread.ringing = True
+    stops = False
+    try:
+        for watch in watches:
+            if watch.engine is at_work and watch.reached(frame):
+                stops = True
+    finally:
+        _thread.ringing = False
+    return (at_work,) if stops and at_work is not None else ()
+
+
+def wake(engine: Engine, frame: types.FrameType) -> None:
+    """Let its debugger stop at the next line event of *frame*."""
+    _thread.ringing = True  # a breakpoint in what this calls must not ring
+    try:
+        engine.debugger.wake(frame)
+    finally:
+        _thread.ringing = False
+
+
+def is_ringing() -> bool:
+    """Whether somebody is asked just now, in this thread."""
+    return _thread.ringing
 
 
 class Wiring:
@@ -132,7 +169,10 @@ class Wiring:
         self.problem = ""  # why this is not the wiring that it should be
         self._begins: list[Begins] = []
         self._auditing = False
-        self._imported: types.CodeType | None = None  # what an import is about to run
+        self._imported: dict[int, types.CodeType] = {}  # what imports are about to run
+        self._faults: list[str] = []
+        self.odd_files: set[str] = set()
+        """Names of files like ``<generated>`` that somebody waits for."""
         self._places: dict[int, Place] = {}
 
     def place(self, code: types.CodeType) -> Place:
@@ -167,13 +207,19 @@ class Wiring:
         """
         if _at_work:
             self.tracer.start()
-        self._imported = code
+        if self._auditing:
+            self._imported[id(code)] = code
         return code
 
     def settle(self) -> list[str]:
         """Wire all that has changed in code that is loaded already; sentences about what that
         costs where it does."""
-        return []
+        said, self._faults = self._faults, []
+        return said
+
+    def fault(self, error: Exception) -> None:
+        """Note what went wrong where it must not reach the script: it is said at the next stop."""
+        self._faults.append(f"*** breakpoints: {type(error).__name__}: {error}")
 
     def watch_new_code(self, begins: Begins) -> None:
         """From now on tell *begins* of code that no import of a file has brought.
@@ -196,12 +242,19 @@ class Wiring:
             sys.addaudithook(self._audit)
 
     def _audit(self, event: str, args: tuple[object, ...]) -> None:
-        if event == "exec" and self._begins and type(args[0]) is types.CodeType:
-            code = args[0]
-            # Imports go by exec(), too: these have been told of.
-            if code is not self._imported and not code.co_filename.startswith("<"):
-                self._tell(code, None)
-                self._executing(code)
+        if event != "exec" or not self._begins or type(args[0]) is not types.CodeType:
+            return
+        code = args[0]
+        # Imports go by exec(), too: these have been told of.
+        if self._imported.pop(id(code), None) is not None:
+            return
+        if code.co_filename.startswith("<") and code.co_filename not in self.odd_files:
+            return  # namedtuples, dataclasses, conditions
+        try:
+            self._tell(code, None)
+            self._executing(code)
+        except Exception as error:  # it would be raised by the script's exec()
+            self.fault(error)
 
     def _tell(self, code: types.CodeType, module: str | None) -> None:
         for begins in tuple(self._begins):
@@ -213,6 +266,8 @@ class Wiring:
 
     def after_fork(self) -> None:
         """In a forked child: ring no more."""
+        _at_work.clear()
+        self._begins.clear()
         for place in self.places():
             place.entry, place.lines = (), {}
             self.changed(place)
@@ -255,6 +310,8 @@ class Engine:
     def watch(self, code: types.CodeType, reached: Reached, line: int | None = None) -> None:
         """Ask *reached* whenever *code* is entered, once per call; with *line*, whenever a line
         event of that line is about to come."""
+        if os.path.basename(code.co_filename) in _MACHINERY:
+            return
         place = wiring().place(code)
         place.add(Watch(reached, self), line)
         wiring().changed(place)

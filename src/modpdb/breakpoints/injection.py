@@ -199,14 +199,17 @@ class _Writer:
         return [*load, *_CALL_IF_SET]
 
     def _call_with_top(self, name: str, location: InstrLocation) -> list[ConcreteInstr]:
-        """Call the builtin *name* with the function on top of the stack, and leave that there.
+        """Call the builtin *name*, unless it is None, with the function on top of the stack, and
+        leave that there. No other thread can come in between the two looks at it.
 
         This stands in the middle of a line, so it lies on it: else the rest would be a new line.
         """
-        load = _with_caches([("LOAD_GLOBAL", self._name(name) << 1 | 1)], location)
-        return load + _with_caches(
-            [("COPY", 3), ("PRECALL", 1), ("CALL", 1), ("POP_TOP",)], location
-        )
+        number = self._name(name) << 1
+        call = _with_caches([("LOAD_GLOBAL", number | 1), ("COPY", 3), ("PRECALL", 1)], location)
+        call += _with_caches([("CALL", 1), ("POP_TOP",)], location)
+        distance = sum(each.size for each in call) // 2
+        look = [("LOAD_GLOBAL", number), ("POP_JUMP_FORWARD_IF_NONE", distance)]
+        return _with_caches(look, location) + call
 
     def written(self, original: types.CodeType) -> types.CodeType:
         offsets = self._settle_jumps()

@@ -1,22 +1,32 @@
-"""What exists in the process: functions, and frames that have begun to run."""
+"""What exists in the process: functions, and frames that have begun to run.
+
+gc.get_objects() is not used: while it is held, another thread's tuple(generator) fails with a
+SystemError, for it holds the tuple that is being built (all versions).
+"""
 
 from __future__ import annotations
 
+import builtins
 import gc
 import sys
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+
+from modpdb.breakpoints.loaded import namespace
 
 Suspended = types.GeneratorType | types.CoroutineType | types.AsyncGeneratorType
 
+_MODULE_DICT = vars(types.ModuleType)["__dict__"]
+
 
 def functions() -> Iterator[types.FunctionType]:
-    """Every Python function there is.
+    """Every Python function there is, but for those that run with builtins of their own.
 
     After gc.freeze() the collector does not show those frozen: then, what modules and their
     classes hold.
     """
-    candidates: Iterable[object] = gc.get_objects()
+    # A function refers to the builtins.
+    candidates: Iterable[object] = gc.get_referrers(builtins.__dict__)
     if gc.get_freeze_count():
         candidates = [*candidates, *_held_by_modules()]
     for each in candidates:
@@ -26,11 +36,21 @@ def functions() -> Iterator[types.FunctionType]:
 
 def _held_by_modules() -> Iterator[object]:
     for module in list(sys.modules.values()):
-        for value in list(getattr(module, "__dict__", {}).values()):
+        if issubclass(type(module), types.ModuleType):
+            yield from functions_in(_MODULE_DICT.__get__(module))
+
+
+def functions_in(variables: Mapping[str, object]) -> Iterator[types.FunctionType]:
+    """The functions among *variables*, and the methods of the classes among them."""
+    for value in list(dict(variables).values()):
+        if type(value) is types.FunctionType:
             yield value
-            if issubclass(type(value), type):  # never asks for a foreign __class__
-                for member in value.__dict__.values():
-                    yield getattr(member, "__func__", member)
+        elif issubclass(type(value), type):  # never asks for a foreign __class__
+            for member in list(namespace(value).values()):  # type: ignore[arg-type]
+                if type(member) in (classmethod, staticmethod):
+                    member = member.__func__
+                if type(member) is types.FunctionType:
+                    yield member
 
 
 def stacks() -> Iterator[tuple[int, types.FrameType]]:
@@ -42,9 +62,9 @@ def stacks() -> Iterator[tuple[int, types.FrameType]]:
             frame = frame.f_back
 
 
-def suspended() -> Iterator[Suspended]:
-    """Every generator and coroutine that has not come to its end."""
-    for each in gc.get_objects():
+def suspended(codes: Iterable[types.CodeType]) -> Iterator[Suspended]:
+    """Every generator and coroutine of these codes that has not come to its end."""
+    for each in gc.get_referrers(*codes):
         if type(each) in (types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType):
             if frame_of(each) is not None:
                 yield each

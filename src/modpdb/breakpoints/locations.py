@@ -17,7 +17,8 @@ from modpdb.breakpoints import live
 from modpdb.breakpoints.lines import nearest, own_lines, walk, with_inline
 
 _LOCALS = "<locals>."
-_OURSELVES = __name__.partition(".")[0]
+# modpdb, and what makes its stops.
+_NOT_TO_STOP_IN = (__name__.partition(".")[0], "bdb", "pdb", "pdbpp")
 _SPEC = re.compile(
     r"(?:(?P<module>[\w.*?\[\]]+):)?(?P<name>[\w.*?\[\]<>]+)(?:\s*\+\s*(?P<offset>\d+))?"
 )
@@ -171,7 +172,7 @@ class Search:
     codes: list[types.CodeType] = field(default_factory=list)
 
     def offer(self, module: str, code: types.CodeType) -> None:
-        if module.partition(".")[0] == _OURSELVES:
+        if module.partition(".")[0] in _NOT_TO_STOP_IN:
             return
         if self.spec.matches(module, code) and not any(code is each for each in self.codes):
             self.codes.append(code)

@@ -11,7 +11,7 @@ import sys
 import types
 from typing import Any
 
-from modpdb.breakpoints.engine import Begins, Place, Wiring, who_stops
+from modpdb.breakpoints.engine import Begins, Place, Wiring
 from modpdb.breakpoints.lines import walk
 
 _TOOL_IDS = (3, 4)  # 0, 1, 2 and 5 are for debuggers, coverage, profilers and optimizers
@@ -68,15 +68,18 @@ class Monitoring(Wiring):
             self._positions.pop(id(place.code), None)
 
     def instrument(self, code: types.CodeType, main: bool = False) -> types.CodeType:
-        self._new.difference_update(map(id, walk(code)))  # it never ran
-        self.settle()
+        if self._new:
+            self._new.difference_update(map(id, walk(code)))  # it never ran
+        if self._new:
+            self._new.clear()
+            self._monitoring.restart_events()
         return code
 
     def settle(self) -> list[str]:
         if self._new:
             self._new.clear()
             self._monitoring.restart_events()
-        return []
+        return super().settle()
 
     def _see_new_code(self) -> None:
         """Everywhere, code that starts for the first time: then the event is disabled there."""
@@ -98,18 +101,21 @@ class Monitoring(Wiring):
     def _new_place(self, code: types.CodeType, frame: types.FrameType) -> Place | None:
         """Tell of code that starts for the first time; its place, if somebody waits there now."""
         name = frame.f_globals.get("__name__")
-        self._tell(code, name if isinstance(name, str) else None)
+        try:
+            self._tell(code, name if isinstance(name, str) else None)
+        except Exception as error:  # it would be raised in the script
+            self.fault(error)
         self._new.discard(id(code))
-        self.settle()
+        if self._new:
+            self._new.clear()
+            self._monitoring.restart_events()
         return self._places.get(id(code))
 
     def _at_line(self, code: types.CodeType, line: int) -> Any:
         place = self._places.get(id(code))
         if place is None or line not in place.lines:
             return self._disable
-        frame = sys._getframe(1)
-        for engine in who_stops(place.lines.get(line, ()), frame):
-            engine.debugger.stop_now(frame)
+        place.at_line(sys._getframe(1), line)
         return None
 
     def _jumped(self, code: types.CodeType, offset: int, to: int) -> Any:

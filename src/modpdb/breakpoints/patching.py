@@ -9,29 +9,23 @@ traced until it returns.
 
 from __future__ import annotations
 
+import atexit
 import builtins
-import dis
+import gc
 import itertools
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from modpdb.breakpoints import live
-from modpdb.breakpoints.engine import Place, Wiring, who_stops
+from modpdb.breakpoints.engine import Place, Wiring, wake, who_stops
 from modpdb.breakpoints.injection import CannotInject, Hooks, inject, lines_in_loops
 from modpdb.breakpoints.lines import walk
+from modpdb.breakpoints.settrace import Traced
+from modpdb.breakpoints.unhooked import Unhooked, still_made
 
 _numbers = itertools.count()
-_Runs = types.FrameType | live.Suspended | types.CodeType
-
-
-class _Thread(threading.local):
-    ringing = False
-
-
-_thread = _Thread()
 
 
 class _Site:
@@ -54,16 +48,10 @@ class _Site:
         place, line = self._place, self._line
 
         def hook() -> None:
-            if _thread.ringing:  # what a condition calls comes by breakpoints, too
-                return
-            _thread.ringing = True
-            try:
-                frame = sys._getframe(1)
-                watches = place.entry if line is None else place.lines.get(line, ())
-                for engine in who_stops(watches, frame):
-                    engine.debugger.wake(frame)
-            finally:
-                _thread.ringing = False
+            frame = sys._getframe(1)
+            watches = place.entry if line is None else place.lines.get(line, ())
+            for engine in who_stops(watches, frame):
+                wake(engine, frame)
 
         hook._torchdynamo_disable = True  # type: ignore[attr-defined]
         return hook
@@ -90,22 +78,6 @@ class _Sites:
         return self._place.lines.keys() <= self._lines.keys()
 
 
-@dataclass(eq=False)
-class _Stray:
-    """Something that runs code without hooks: a frame on a stack, a generator that sleeps, or a
-    module's code about to run; and the code objects in which somebody waits in vain."""
-
-    what: _Runs
-    codes: dict[int, tuple[types.CodeType, Place]]
-
-    def ended(self, returning: types.FrameType | None) -> bool:
-        if isinstance(self.what, types.FrameType):
-            return self.what is returning
-        if isinstance(self.what, types.CodeType):
-            return returning is not None and returning.f_code is self.what
-        return live.frame_of(self.what) is None
-
-
 class Patching(Wiring):
     """Exchanges code objects for copies with hooks."""
 
@@ -117,10 +89,12 @@ class Patching(Wiring):
         self._hooked: set[int] = set()  # ids of copies with hooks
         self._main: types.CodeType | None = None
         self._made = f"__modpdb_{next(_numbers)}__"
-        setattr(builtins, self._made, self._function_made)
+        setattr(builtins, self._made, None)
         self._dirty: dict[int, Place] = {}
-        self._strays: list[_Stray] = []
+        self._lock = threading.RLock()  # modules are loaded and executed in any thread
+        self._unhooked = Unhooked(self.tracer, self._uncovered)
         self.tracer.on_return = self._returned
+        atexit.register(self.restore)
 
     def original(self, code: types.CodeType) -> types.CodeType:
         known = self._originals.get(id(code))
@@ -130,24 +104,28 @@ class Patching(Wiring):
         sites = self._sites.get(id(place.code))
         if sites is not None:
             sites.arm()
-        self._dirty[id(place.code)] = place
+        with self._lock:
+            self._dirty[id(place.code)] = place
+        if self._main is not None and place.code.co_filename == self._main.co_filename:
+            setattr(builtins, self._made, self._function_made)
 
     def instrument(self, code: types.CodeType, main: bool = False) -> types.CodeType:
-        if main:
-            self._main = code
-        self._imported = code
-        if main or (self._dirty and self._is_watched(code)):
+        with self._lock:
+            if main:
+                self._main = code
+            if not main and not self._is_watched(code):
+                return super().instrument(code)
             for each in walk(code):
                 self._dirty.pop(id(each), None)
-            self._imported = self._current(code)
-        return self._imported
+            return super().instrument(self._current(code))
 
     def _is_watched(self, code: types.CodeType) -> bool:
         return any(id(each) in self._places for each in walk(code))
 
     def _function_made(self, function: types.FunctionType) -> None:
         """The script's own code has made a function, perhaps from code of before a breakpoint."""
-        self._exchange(function)
+        with self._lock:
+            self._exchange(function)
 
     # -- copies ------------------------------------------------------------------------------------
 
@@ -205,15 +183,18 @@ class Patching(Wiring):
     # -- what is there already ---------------------------------------------------------------------
 
     def settle(self) -> list[str]:
-        self._returned(None)
-        if not self._dirty:
-            return []
-        dirty, self._dirty = self._dirty, {}
-        files = {place.code.co_filename for place in dirty.values()}
-        for function in live.functions():
-            if function.__code__.co_filename in files:
-                self._exchange(function)
-        return list(self._trace_strays(files))
+        with self._lock:
+            self._unhooked.returned(None)
+            if not self._dirty:
+                return super().settle()
+            dirty, self._dirty = self._dirty, {}
+            files = {place.code.co_filename for place in dirty.values()}
+            codes = [place.code for place in dirty.values()]
+            for function in live.functions():
+                if function.__code__.co_filename in files:
+                    codes.append(function.__code__)
+                    self._exchange(function)
+            return [*super().settle(), *self._unhooked.look_around(files, codes)]
 
     def _exchange(self, function: types.FunctionType) -> None:
         code = self._current(self.original(function.__code__))
@@ -221,91 +202,43 @@ class Patching(Wiring):
         if code is not function.__code__ and function.__builtins__ is builtins.__dict__:  # type: ignore[attr-defined]
             function.__code__ = code
 
-    def _trace_strays(self, files: set[str]) -> Iterator[str]:
-        known = [stray.what for stray in self._strays]
-        for thread, frame in live.stacks():
-            if frame.f_code.co_filename in files and not any(frame is each for each in known):
-                if self._add_stray(frame, frame.f_code, frame.f_lasti):
-                    yield _said_of(frame, thread)
-        for each in live.suspended():
-            asleep = live.frame_of(each)
-            if asleep is None or asleep.f_code.co_filename not in files:
-                continue
-            if any(each is other for other in known):
-                continue
-            if self._add_stray(each, asleep.f_code, asleep.f_lasti):
-                yield _said_of(asleep, None)
+    def restore(self) -> None:
+        """Give every function its own code back: at the end of the process builtins go, and with
+        them what hooks call, before the last functions have run."""
+        copies = [copy for copy, _ in self._originals.values()]
+        for function in gc.get_referrers(*copies) if copies else ():
+            if type(function) is types.FunctionType:
+                function.__code__ = self.original(function.__code__)
 
-    def _uncovered(
-        self, code: types.CodeType, offset: int = -1
-    ) -> Iterator[tuple[int, tuple[types.CodeType, Place]]]:
-        """The code objects that run or are made from where *code* runs, in which somebody waits
-        and no hook tells. *offset*: how far it has come."""
+    def _uncovered(self, code: types.CodeType, offset: int) -> Traced:
         original = self.original(code)
         place = self._places.get(id(original))
         hooked = id(code) in self._hooked
+        found: Traced = {}
         if place is not None and (place.lines or (place.entry and offset < 0)):
             if not hooked or not self._sites[id(original)].cover():
-                yield id(code), (code, place)
+                found[id(code)] = code, place
         if hooked and original is self._main:
-            return  # what it makes is looked at as it is made
-        for each in _still_made(code, offset):
-            yield from self._uncovered(each)
+            return found  # what it makes is looked at as it is made
+        for each in still_made(code, offset):
+            found |= self._uncovered(each, -1)
+        return found
 
     def _executing(self, code: types.CodeType) -> None:
-        if self._is_watched(code) and self._add_stray(code, code):
-            self.tracer.start()
+        with self._lock:
+            if self._is_watched(code) and self._unhooked.add(code, code):
+                self.tracer.start()
 
-    def _add_stray(self, what: _Runs, code: types.CodeType, offset: int = -1) -> bool:
-        """Trace *what*, which has come to *offset* in *code*, if somebody waits in vain there."""
-        codes = dict(self._uncovered(code, offset))
-        if all(map(self.tracer.traces, codes)):
-            return False
-        codes.setdefault(id(code), (code, self.place(code)))  # to see it return
-        self._strays.append(_Stray(what, codes))
-        self.tracer.trace(codes)
-        return True
+    def _returned(self, frame: types.FrameType) -> None:
+        with self._lock:
+            if self._unhooked.returned(frame):  # a module's code: its functions can be hooked now
+                for function in live.functions_in(frame.f_locals):
+                    self._exchange(function)
 
-    def _returned(self, frame: types.FrameType | None) -> None:
-        """*frame* returns: trace no longer what ran there only."""
-        ended = [stray for stray in self._strays if stray.ended(frame)]
-        if not ended:
-            return
-        self._strays = [stray for stray in self._strays if stray not in ended]
-        codes = {}
-        for stray in self._strays:
-            codes.update(stray.codes)
-        self.tracer.trace_only(codes)
-        if any(isinstance(stray.what, types.CodeType) for stray in ended):
-            self._dirty.update({id(place.code): place for _, place in ended[0].codes.values()})
-            self.settle()
-
-
-def _still_made(code: types.CodeType, offset: int) -> Iterator[types.CodeType]:
-    """The code objects of functions that *code* can make once it has come to *offset*."""
-    instructions = list(dis.get_instructions(code))
-    back_to = min(
-        (
-            each.argval
-            for each in instructions
-            if "JUMP_BACKWARD" in each.opname and each.argval <= offset <= each.offset
-        ),
-        default=offset,
-    )
-    for each in instructions:
-        if isinstance(each.argval, types.CodeType) and each.offset >= back_to:
-            yield each.argval
+    def after_fork(self) -> None:
+        self._lock = threading.RLock()  # another thread may have held it
+        super().after_fork()
 
 
 def _same(one: object, other: object) -> bool:
     return one is other
-
-
-def _said_of(frame: types.FrameType, thread: int | None) -> str:
-    name = frame.f_code.co_qualname
-    if thread not in (None, threading.get_ident()):
-        return f"{name} runs in another thread already: it stops there from its next call on"
-    return (
-        f"{name} runs already: until it returns, every call in the script is traced, which takes "
-        "about 1.4 times as long"
-    )

@@ -11,11 +11,16 @@ import functools
 import sys
 import threading
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from modpdb.breakpoints.engine import Place
+
+
+Traced = dict[int, "tuple[types.CodeType, Place | None]"]
+"""Code to trace, by its id: for a place, or None to see it return. The code object itself stands
+there for its id, which must not be reused."""
 
 
 class Tracer:
@@ -25,23 +30,22 @@ class Tracer:
     """
 
     def __init__(self) -> None:
-        # The code object itself stands here for its id: it must not be reused.
-        self._traced: dict[int, tuple[types.CodeType, Place]] = {}
+        self._traced: Traced = {}
         self._for_new_threads: Any = None  # what threading.settrace() was given before
         self.on_return: Callable[[types.FrameType], None] = lambda frame: None
 
-    def trace(self, codes: Mapping[int, tuple[types.CodeType, Place]]) -> None:
+    def trace(self, codes: Traced) -> None:
         """Trace these too."""
         self.trace_only({**self._traced, **codes})
 
-    def trace_only(self, codes: Mapping[int, tuple[types.CodeType, Place]]) -> None:
+    def trace_only(self, codes: Traced) -> None:
         self._traced = dict(codes)
         others = threading.gettrace()
         if self._traced and others != self.function:
             self._for_new_threads = others
             threading.settrace(self.function)
         elif not self._traced and others == self.function:
-            threading.settrace(self._for_new_threads)  # type: ignore[arg-type]
+            threading.settrace(self._for_new_threads)
         if not self._traced and sys.gettrace() == self.function:
             sys.settrace(None)
 
@@ -63,6 +67,8 @@ class Tracer:
     def function(self, frame: types.FrameType, event: str, arg: Any) -> Any:
         """The trace function of a thread in which nobody steps."""
         if id(frame.f_code) not in self._traced:  # asked for every call there is
+            if not self._traced:  # another thread has ended it
+                sys.settrace(None)
             return None
         self.look(frame, event)
         return frame.f_trace or self._local
@@ -77,12 +83,14 @@ class Tracer:
         if found is None:
             return False
         place = found[1]
-        if event == "line" and frame.f_lineno in place.lines:
-            return place.at_line(frame, frame.f_lineno)
-        if event == "call" and place.entry and frame.f_lasti == entry_offset(frame.f_code):
-            place.entered(frame)
-        elif event == "return":
+        if event == "return":
             self.on_return(frame)
+        elif place is None:
+            return False
+        elif event == "line" and frame.f_lineno in place.lines:
+            return place.at_line(frame, frame.f_lineno)
+        elif event == "call" and place.entry and frame.f_lasti == entry_offset(frame.f_code):
+            place.entered(frame)
         return False
 
 
