@@ -91,6 +91,9 @@ class ModPdb(EarlyLines, BreakCommands, TracingPdb):
             self.set_continue()
             return
         with self.at_prompt():
+            if self.stop_is_over():
+                self.set_continue()
+                return
             self.ended = frame is None
             if frame is None:
                 self._sticky_skip_cls = True

@@ -52,6 +52,7 @@ class TracingPdb(RepairedPdb):
     _traces = _PerThread(False)
     _tracer_before = _PerThread()
     _untraced = _PerThread(False)
+    stopping_for = _PerThread()  # the breakpoint
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.thread = threading.local()
@@ -107,10 +108,9 @@ class TracingPdb(RepairedPdb):
         at, line = frame.f_lasti, frame.f_lineno
         super().user_line(frame)
         wiring = self.engine.wiring
-        # After a `jump` no alarm follows.
-        if wiring.rings_after_line_event and frame.f_lasti == at:
-            if wiring.waits_at(frame.f_code, line):
-                self._stopped_at[threading.get_ident()] = id(frame), at
+        jumped = frame.f_lasti != at  # then no alarm follows
+        if wiring.rings_after_line_event and not jumped and wiring.waits_at(frame.f_code, line):
+            self._stopped_at[threading.get_ident()] = id(frame), at
 
     def _has_stopped_at(self, frame: types.FrameType) -> bool:
         """Whether a tracer's line event has stopped where now the alarm rings."""
@@ -263,6 +263,14 @@ class TracingPdb(RepairedPdb):
             finally:
                 self._in_interaction = False
                 self.settle()
+
+    def stop_is_over(self) -> bool:
+        """Whether the breakpoint that stops this thread was cleared or disabled at the prompt of
+        another, for which this one has waited."""
+        breakpoint, self.stopping_for = self.stopping_for, None
+        if breakpoint is None or breakpoint.temporary:
+            return False
+        return breakpoint not in bdb.Breakpoint.bpbynumber or not breakpoint.enabled
 
     def settle(self) -> None:
         """Let the engine wire what commands have changed, and say what that costs."""

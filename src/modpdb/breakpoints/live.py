@@ -64,10 +64,10 @@ def stacks() -> Iterator[tuple[int, types.FrameType]]:
 
 def suspended(codes: Iterable[types.CodeType]) -> Iterator[Suspended]:
     """Every generator and coroutine of these codes that has not come to its end."""
+    kinds = (types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType)
     for each in gc.get_referrers(*codes):
-        if type(each) in (types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType):
-            if frame_of(each) is not None:
-                yield each
+        if type(each) in kinds and frame_of(each) is not None:
+            yield each
 
 
 def frame_of(each: Suspended) -> types.FrameType | None:

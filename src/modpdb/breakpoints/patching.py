@@ -141,9 +141,9 @@ class Patching(Wiring):
             self._copies.pop(id(original), None)
             return original
         copy = self._copies.get(id(original))
-        if copy is not None and (id(copy) in self._hooked) == wanted:
-            if all(map(_same, consts, copy.co_consts)):
-                return copy
+        fits = copy is not None and (id(copy) in self._hooked) == wanted
+        if copy is not None and fits and all(map(_same, consts, copy.co_consts)):
+            return copy
         return self._copy(original, consts, wanted)
 
     def _wanted(self, original: types.CodeType) -> bool:
@@ -215,9 +215,9 @@ class Patching(Wiring):
         place = self._places.get(id(original))
         hooked = id(code) in self._hooked
         found: Traced = {}
-        if place is not None and (place.lines or (place.entry and offset < 0)):
-            if not hooked or not self._sites[id(original)].cover():
-                found[id(code)] = code, place
+        wanted = place is not None and (place.lines or (place.entry and offset < 0))
+        if wanted and not (hooked and self._sites[id(original)].cover()):
+            found[id(code)] = code, place
         if hooked and original is self._main:
             return found  # what it makes is looked at as it is made
         for each in still_made(code, offset):

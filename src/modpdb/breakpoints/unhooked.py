@@ -79,9 +79,10 @@ class Unhooked:
                 yield _said_of(frame)
         for each in live.suspended(codes):
             asleep = live.frame_of(each)
-            if asleep is not None and id(each) not in known:
-                if self.add(each, asleep.f_code, asleep.f_lasti):
-                    yield _said_of(asleep)
+            if asleep is None or id(each) in known:
+                continue
+            if self.add(each, asleep.f_code, asleep.f_lasti):
+                yield _said_of(asleep)
 
     def returned(self, frame: types.FrameType | None) -> list[types.CodeType]:
         """*frame* returns: trace no longer what ran there only, or what nobody waits for any

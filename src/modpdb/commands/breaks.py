@@ -42,6 +42,7 @@ class BreakCommands(FilePlaces, BreakNumbers):
         locator: Locator
         curframe_locals: Any
         currentbp: int
+        stopping_for: Any
         breaks: dict[str, list[int]]
         notes: list[str]
         commands_silent: dict[int, bool]
@@ -250,6 +251,7 @@ class BreakCommands(FilePlaces, BreakNumbers):
 
     def stopped_by(self, breakpoint: bdb.Breakpoint) -> None:
         self.currentbp = breakpoint.number
+        self.stopping_for = breakpoint
         if is_over(breakpoint):
             self.do_clear(str(breakpoint.number))
 
