@@ -175,13 +175,11 @@ def test_a_failing_condition_of_a_line() -> None:
 
 
 def test_pending_with_near_misses() -> None:
-    said = run(program, "b BreakSubb.method", "b break_only_method", "b BreakBase.mehtod", "q")
+    said = run(program, "b BreakSubb.method", "b break_only_method", "b *.break_only_mehtod", "q")
     assert said == [
         "Breakpoint 1 pending: BreakSubb.method is not imported yet; did you mean BreakSub.method?",
-        "Breakpoint 2 pending: break_only_method is not imported yet; "
-        "did you mean BreakBase.break_only_method?",
-        "Breakpoint 3 pending: BreakBase.mehtod is not imported yet; "
-        "did you mean BreakBase.method?",
+        "Breakpoint 2 pending: break_only_method is not imported yet",
+        "Breakpoint 3 pending: *.break_only_mehtod is not imported yet",
         "",
     ]
 

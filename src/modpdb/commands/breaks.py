@@ -177,7 +177,10 @@ class BreakCommands(FilePlaces, BreakNumbers):
 
     def where(self, breakpoint: NamedBreakpoint) -> str:
         """Its places; that it is pending, with what may have been meant."""
-        near = "" if breakpoint.spots else self._did_you_mean(breakpoint.spec)
+        spec = breakpoint.spec
+        # A glob is mostly meant for what is imported later: what it resembles now tells nothing.
+        is_glob = isinstance(spec, Spec) and spec.is_glob
+        near = "" if breakpoint.spots or is_glob else self._did_you_mean(spec)
         return f"{breakpoint.where()}{near}"
 
     def _search_for(self, breakpoint: NamedBreakpoint) -> None:
