@@ -184,6 +184,23 @@ def test_pending_with_near_misses() -> None:
     ]
 
 
+def test_the_script_by_its_files_name(modpdb_run: Any, tmp_path: Path) -> None:
+    (tmp_path / "run_it.py").write_text("def work(n):\n    return n\n\nwork(1)\n")
+    typed = "b run_it:work\nb run_it:*\nb other:work\nc\np n\nclear run_it:work\nq\n"
+    said = modpdb_run(["run_it.py"], typed, cwd=tmp_path).stdout.split("(ModPdb) ")
+    assert said[1] == f"Breakpoint 1 at {tmp_path}/run_it.py:1\n"
+    assert said[2].startswith("Breakpoint 2 at ")
+    assert said[3] == "Breakpoint 3 pending: other:work is not imported yet\n"
+    assert said[5] == "1\n" and said[6].startswith("Deleted breakpoint 1")
+
+
+def test_the_scripts_name_where_it_is_a_modules(modpdb_run: Any, tmp_path: Path) -> None:
+    (tmp_path / "twice.py").write_text("def f():\n    pass\n\nimport twice\nprint('end')\n")
+    typed = "n\nn\nb twice:f\nb\nq\n"
+    said = modpdb_run(["twice.py"], typed, cwd=tmp_path).stdout.split("(ModPdb) ")
+    assert "twice:f " in said[4] and "__main__" not in said[4]
+
+
 def test_a_class_without_python_code() -> None:
     class Strings(list): ...
 
