@@ -115,6 +115,35 @@ def test_commands_without_a_variable_in_the_way() -> None:
     assert replies[3] == "{'a': 1}"
 
 
+def shape() -> int:
+    b, n, c, h, w = 1, 2, 3, 4, 5
+    total = b + n
+    total += c
+    return total + h + w
+
+
+def test_a_bare_command_of_pdb_wins_over_a_variable() -> None:
+    replies = answers(shape, "n", "n", "n ", "!n", "b", "c")
+    assert "is the command" not in replies[0]  # nothing was bound before
+    assert replies[1].startswith("(n is the command; !n shows the variable)\n")
+    assert replies[1].endswith("-> total += c")
+    assert "is the command" not in replies[2] and replies[2].endswith("-> return total + h + w")
+    assert replies[3] == "2"
+    assert replies[4] == "(b is the command; !b shows the variable)"
+    assert replies[5] == "(c is the command; !c shows the variable)"
+
+
+def test_python_with_a_variable_of_a_command_of_pdbs_name() -> None:
+    replies = answers(shape, "n", "n + 1", "n+1", "w.real", "h in (4,)", "b = 7", "p b", "n", "q")
+    assert replies[1:7] == ["3", "3", "5", "True", "", "7"]
+    assert replies[7].endswith("-> total += c")
+
+
+def test_a_shadowed_name_in_lines_that_nobody_typed() -> None:
+    said = debug(shape, "tbreak shape+2", "commands", "w", "c", "end", "n", "q")
+    assert "-> total = b + n" in said and "is the command" not in said
+
+
 def test_assigning_to_a_variable_of_a_commands_name() -> None:
     said = debug(sample, "n", "params = {'a': 1, 'b': 2}", "n", "n", "n", "n", "c")
     assert "sample()->7" in said

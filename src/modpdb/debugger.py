@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from modpdb._pdbpp import pdbpp
 from modpdb.commands.breaks import BreakCommands
-from modpdb.commands.language import recognise
+from modpdb.commands.language import Typed, recognise, recognise_pdbs
 from modpdb.commands.registry import COMMANDS, Command, UsageError, load_commands
 from modpdb.early import EarlyLines
 from modpdb.prompt.first import prompt_at_once
@@ -51,6 +51,7 @@ class ModPdb(EarlyLines, BreakCommands, TracingPdb):
         self.notes: list[str] = []  # said at the next stop
         self._pid = os.getpid()
         self._running_lines = False
+        self._shadowing: set[str] = set()  # commands of which it was said
         self._where = ""  # the rc line at hand
         self._plain: PlainInput | None = None
         self._session: TerminalInput | None = None
@@ -221,6 +222,7 @@ class ModPdb(EarlyLines, BreakCommands, TracingPdb):
         return super().precmd(line)
 
     def onecmd(self, line: str) -> Any:
+        self._say_what_is_shadowed(line)
         try:
             return super().onecmd(line)
         except (KeyboardInterrupt, Quit):
@@ -247,7 +249,7 @@ class ModPdb(EarlyLines, BreakCommands, TracingPdb):
     # -- lines ---------------------------------------------------------------------------------
 
     def parseline(self, line: str) -> tuple[str | None, str | None, str]:
-        typed = recognise(line, COMMANDS, self._is_bound)
+        typed = recognise(line, COMMANDS, self._is_bound) or self._recognise_pdbs(line)
         if typed is None:
             return super().parseline(line)
         if typed.name is None:
@@ -256,6 +258,25 @@ class ModPdb(EarlyLines, BreakCommands, TracingPdb):
         if typed.count is not None:
             argument = pdbpp.ArgWithCount(argument, count=typed.count)
         return typed.name, argument, line.strip()
+
+    def _recognise_pdbs(self, line: str) -> Typed | None:
+        return recognise_pdbs(
+            line,
+            lambda name: name not in COMMANDS and hasattr(self, f"do_{name}"),
+            self._is_bound,
+        )
+
+    def _say_what_is_shadowed(self, line: str) -> None:
+        """Once for each name: `n` is typed at every step."""
+        if self._running_lines or self.commands_defining:
+            return
+        typed = self._recognise_pdbs(line)
+        if typed is not None and typed.name is not None and typed.name not in self._shadowing:
+            self._shadowing.add(typed.name)
+            self._say_shadowed(typed.name)
+
+    def _say_shadowed(self, name: str) -> None:
+        self.message(f"({name} is the command; !{name} shows the variable)")
 
     def is_statement(self, text: str) -> bool:
         """Whether *text* is Python to execute, no command."""
@@ -275,7 +296,7 @@ class ModPdb(EarlyLines, BreakCommands, TracingPdb):
 
     def _run_command(self, name: str, entry: Command, text: str) -> bool:
         if not text and self._is_bound(name):
-            self.message(f"({name} is the command; !{name} shows the variable)")
+            self._say_shadowed(name)
         try:
             if getattr(text, "cmd_count", None) is not None:
                 raise UsageError(f"{name} takes no count before it")

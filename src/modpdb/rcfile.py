@@ -135,7 +135,8 @@ def replace_block(file: Path, lines: Sequence[str]) -> None:
     with no lines the marks go too.
 
     A new file can be read and written by its user only. Raises OSError, and ValueError for a
-    file that is not text or whose marks are no pair; the file is then as it was.
+    file that is not text, is Python source, or whose marks are no pair; the file is then as it
+    was.
     """
     file = Path(os.path.realpath(file))  # a link stays one
     try:
@@ -144,6 +145,9 @@ def replace_block(file: Path, lines: Sequence[str]) -> None:
         if not lines:
             return
         old, mode = "", 0o600
+    else:
+        if file.suffix == ".py":
+            raise ValueError("it is Python source, where debugger commands would be errors")
     kept = old.splitlines(keepends=True)
     marks = [number for number, line in enumerate(kept) if line.strip() in (BEGIN, END)]
     if marks and [kept[number].strip() for number in marks] != [BEGIN, END]:

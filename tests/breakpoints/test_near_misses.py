@@ -17,6 +17,8 @@ NAMES = {
     ],
     "conversion.gemma": ["Gemma3Model.modify_tensors", "Gemma2Model.modify_tensors"],
     "conversion.llama": ["LlamaModel.modify_tensors", "LlamaModel.permute"],
+    "modpdb.early": ["run_early"],
+    "modpdb": ["run_early"],
 }
 
 
@@ -39,8 +41,9 @@ FUNCTIONS = [(module, code(name)) for module, names in NAMES.items() for name in
         ("base.TextModle.set_vocab", ["base.TextModel.set_vocab"]),
         ("mian", ["main"]),
         ("iner", ["inner"]),
-        ("permute", ["LlamaModel.permute"]),  # a method: its class is missing
-        ("modify_tensors", ["*.modify_tensors"]),
+        ("permute", []),  # a bare name is no method's
+        ("modify_tensor", []),
+        ("run_erly", []),  # modpdb's own
         ("*.modify_tensor", ["*.modify_tensors"]),
         ("Text*.set_vocb", ["Text*.set_vocab"]),
         ("Llama*.set_vocb", []),  # would match nothing either

@@ -175,15 +175,30 @@ def test_a_failing_condition_of_a_line() -> None:
 
 
 def test_pending_with_near_misses() -> None:
-    said = run(program, "b BreakSubb.method", "b break_only_method", "b BreakBase.mehtod", "q")
+    said = run(program, "b BreakSubb.method", "b break_only_method", "b *.break_only_mehtod", "q")
     assert said == [
         "Breakpoint 1 pending: BreakSubb.method is not imported yet; did you mean BreakSub.method?",
-        "Breakpoint 2 pending: break_only_method is not imported yet; "
-        "did you mean BreakBase.break_only_method?",
-        "Breakpoint 3 pending: BreakBase.mehtod is not imported yet; "
-        "did you mean BreakBase.method?",
+        "Breakpoint 2 pending: break_only_method is not imported yet",
+        "Breakpoint 3 pending: *.break_only_mehtod is not imported yet",
         "",
     ]
+
+
+def test_the_script_by_its_files_name(modpdb_run: Any, tmp_path: Path) -> None:
+    (tmp_path / "run_it.py").write_text("def work(n):\n    return n\n\nwork(1)\n")
+    typed = "b run_it:work\nb run_it:*\nb other:work\nc\np n\nclear run_it:work\nq\n"
+    said = modpdb_run(["run_it.py"], typed, cwd=tmp_path).stdout.split("(ModPdb) ")
+    assert said[1] == f"Breakpoint 1 at {tmp_path}/run_it.py:1\n"
+    assert said[2].startswith("Breakpoint 2 at ")
+    assert said[3] == "Breakpoint 3 pending: other:work is not imported yet\n"
+    assert said[5] == "1\n" and said[6].startswith("Deleted breakpoint 1")
+
+
+def test_the_scripts_name_where_it_is_a_modules(modpdb_run: Any, tmp_path: Path) -> None:
+    (tmp_path / "twice.py").write_text("def f():\n    pass\n\nimport twice\nprint('end')\n")
+    typed = "n\nn\nb twice:f\nb\nq\n"
+    said = modpdb_run(["twice.py"], typed, cwd=tmp_path).stdout.split("(ModPdb) ")
+    assert "twice:f " in said[4] and "__main__" not in said[4]
 
 
 def test_a_class_without_python_code() -> None:

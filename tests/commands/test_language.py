@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modpdb.commands.language import PYTHON, Typed, recognise
+from modpdb.commands.language import PYTHON, Typed, recognise, recognise_pdbs
 
 COMMANDS = {"linear-path", "lp", "params", "modules"}
 
@@ -48,6 +48,23 @@ def test_left_to_pdb(line: str) -> None:
 
 def test_a_count_goes_with_its_command() -> None:
     assert recognise("10linear-path x", COMMANDS, bound) == Typed("linear-path", "x", 10)
+
+
+@pytest.mark.parametrize(
+    ("line", "typed"),
+    [
+        *((line, Typed("n")) for line in ("n", " n ")),
+        *(
+            (line, PYTHON)
+            for line in ("n + 1", "n == 1", "n @ b", "n  in x", "n not in x", "n ** 2")
+        ),
+        *((line, None) for line in ("n *.f", "n @blk.*", "n -x", "n 3", "n not x", "n-1", "2n")),
+        *((line, None) for line in ("!n", "n?", "", "s", "s + 1", "total", "n in_x")),
+    ],
+)
+def test_commands_of_pdb(line: str, typed: Typed | None) -> None:
+    """`s` is bound to nothing, `total` is no command."""
+    assert recognise_pdbs(line, {"n", "s"}.__contains__, {"n", "total"}.__contains__) == typed
 
 
 @given(st.text(max_size=40))

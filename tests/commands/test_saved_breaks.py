@@ -47,7 +47,7 @@ def test_the_next_run_has_them_again(modpdb_run, folder: Path) -> None:
         "  b lib:Base.work+2, n > 2",
         "  b Sub.work, n == 2",
         "  tbreak lib:late",
-        "  b script.py:5",
+        "  b script.py:5  (by its line: edits above it will shift it)",
         "  b *.other",
     ]
     assert (folder / ".modpdbrc").read_text().splitlines() == [
@@ -100,8 +100,9 @@ def test_other_files(modpdb_run, folder: Path) -> None:
     rc = folder / "deeper" / "mine.rc"
     typed = ["b 5", "b nope.py:3, x == ';'", f"save-breaks {rc}", "save-breaks missing/rc", "q"]
     done = modpdb_run(["script.py"], "\n".join(typed) + "\n", cwd=folder)
-    assert f"  b {folder}/script.py:5\n" in done.stdout
-    assert "save-breaks: " in done.stdout and "No such file or directory" in done.stdout
+    assert f"  b {folder}/script.py:5  (by its line" in done.stdout
+    missing = f"*** save-breaks: {folder}/missing/rc is as it was: No such file or directory\n"
+    assert missing in done.stdout
     done = modpdb_run(["--rc", rc, "script.py"], "c\np 'at', n\nc\n", cwd=folder)
     assert "('at', 4)" in done.stdout
     # Relative places are looked for beside the file that has them.
@@ -116,6 +117,30 @@ def test_nothing_to_save(modpdb_run, folder: Path) -> None:
     done = modpdb_run(["script.py"], typed, cwd=folder)
     assert done.stdout.count(f"0 breakpoints in {folder}/.modpdbrc\n") == 2
     assert (folder / ".modpdbrc").read_text() == ""
+
+
+def test_python_source_is_not_written_into(modpdb_run, folder: Path) -> None:
+    (folder / "link").symlink_to("script.py")
+    typed = "b 5\nsave-breaks script.py\nsave-breaks link\nsave-breaks new.py\nq\n"
+    done = modpdb_run(["script.py"], typed, cwd=folder)
+    refused = "is as it was: it is Python source, where debugger commands would be errors\n"
+    said = done.stdout.split("(ModPdb) ")
+    assert said[2] == f"*** save-breaks: {folder}/script.py {refused}"
+    assert said[3] == f"*** save-breaks: {folder}/link {refused}"
+    assert said[4].startswith(f"1 breakpoint in {folder}/new.py:\n")
+    assert (folder / "script.py").read_text() == SCRIPT
+
+
+def test_which_lines_edits_shift(modpdb_run, folder: Path) -> None:
+    typed = "b late.py:3, x > 1\nb lib:late\nb @blk:5\ntbreak lib.py:5\nsave-breaks\nq\n"
+    done = modpdb_run(["script.py"], typed, cwd=folder)
+    shifts = "  (by its line: edits above it will shift it)"
+    assert done.stdout.split("(ModPdb) ")[5].splitlines()[1:] == [
+        f"  b late.py:3, x > 1{shifts}",
+        "  b lib:late",
+        "  b @blk:5",
+        f"  tbreak lib.py:5{shifts}",  # the line of a class statement
+    ]
 
 
 # -- the file --------------------------------------------------------------------------------------

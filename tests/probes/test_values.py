@@ -210,6 +210,8 @@ def test_short_values_are_their_repr(value: Any) -> None:
 def test_frame_locals() -> None:
     variables = {
         "__name__": "x",
+        "__pdb_convenience_variables": {},
+        "__class__": Loud,
         "os": os,
         "join": os.path.join,
         "Linear": nn.Linear,

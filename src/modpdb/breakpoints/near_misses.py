@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from modpdb.breakpoints.loaded import class_name, definer, loaded_classes, mro, namespace
 from modpdb.breakpoints.locations import Spec
 
+_OURSELVES = __name__.partition(".")[0]
 _CLOSE = 0.75
 _SHOWN = 3
 _AS_GOOD = 0.05  # what is this much less alike than the best is not shown beside it
@@ -18,13 +19,13 @@ Functions = Iterable[tuple[str, types.CodeType]]
 
 def near_misses(spec: Spec, functions: Functions) -> list[str]:
     """The places most like *spec*, as they would be typed, out of *functions* (module, code)
-    and the methods that loaded classes inherit; the best first."""
+    and the methods that loaded classes inherit; the best first. None are modpdb's own."""
     if spec.last is None:
         return []
     like = _Likeness(spec.last)
     found: dict[str, list[tuple[str, str]]] = {}
     for module, code in functions:  # a hundred thousand: no more than a look at each
-        if like[code.co_name]:
+        if like[code.co_name] and module.partition(".")[0] != _OURSELVES:
             found.setdefault(code.co_name, []).append((module, code.co_qualname))
     scored: dict[str, float] = {}
     for last, names in found.items():
@@ -57,7 +58,8 @@ def _places(spec: Spec, last: str, found: list[tuple[str, str]]) -> Iterator[tup
             yield str(place), 1.0
         return
     if not prefix and spec.module is None:
-        yield from _by_name_alone(last, found)
+        if any(_is_bare(last, qualname) for _, qualname in found):
+            yield last, 1.0
         return
     parts = prefix.count(".") + 1 if prefix else 0
     ways: dict[str, str] = {}
@@ -75,19 +77,9 @@ def _places(spec: Spec, last: str, found: list[tuple[str, str]]) -> Iterator[tup
         yield ways[holder], score
 
 
-def _by_name_alone(last: str, found: list[tuple[str, str]]) -> Iterator[tuple[str, float]]:
-    """A bare name is a function's: where methods bear it, they are what was meant."""
-    methods = {
-        qualname.replace("<locals>.", "")
-        for _, qualname in found
-        if "." in qualname and not qualname.endswith(f"<locals>.{last}")
-    }
-    if len({qualname for _, qualname in found}) > len(methods):
-        yield last, 1.0
-    elif len(methods) > _SHOWN:
-        yield f"*.{last}", 1.0
-    else:
-        yield from ((each, 1.0) for each in methods)
+def _is_bare(last: str, qualname: str) -> bool:
+    """Whether a bare name finds it: a function, nested in another or not, but no method."""
+    return qualname == last or qualname.endswith(f"<locals>.{last}")
 
 
 def _inherited(spec: Spec) -> Iterator[tuple[str, float]]:

@@ -6,6 +6,7 @@ import bdb
 import dataclasses
 import os
 import re
+import sys
 import types
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -178,7 +179,10 @@ class BreakCommands(FilePlaces, BreakNumbers):
 
     def where(self, breakpoint: NamedBreakpoint) -> str:
         """Its places; that it is pending, with what may have been meant."""
-        near = "" if breakpoint.spots else self._did_you_mean(breakpoint.spec)
+        spec = breakpoint.spec
+        # A glob is mostly meant for what is imported later: what it resembles now tells nothing.
+        is_glob = isinstance(spec, Spec) and spec.is_glob
+        near = "" if breakpoint.spots or is_glob else self._did_you_mean(spec)
         return f"{breakpoint.where()}{near}"
 
     def _search_for(self, breakpoint: NamedBreakpoint) -> None:
@@ -197,11 +201,18 @@ class BreakCommands(FilePlaces, BreakNumbers):
 
         Raises ValueError for what is no place, or has no Python code.
         """
-        spec = Spec.parse(place)
+        spec = self._in_main(Spec.parse(place))
         if self.curframe is None or spec.module is not None or not _NAMES.fullmatch(spec.name):
             return spec
         in_frame = self._spec_in_frame(spec.name)
         return spec if in_frame is None else dataclasses.replace(in_frame, offset=spec.offset)
+
+    def _in_main(self, spec: Spec) -> Spec:
+        """The script that runs bears its file's name for its user, ``__main__`` for Python."""
+        script = os.path.splitext(os.path.basename(self.mainpyfile))[0]
+        if script and spec.module == script and script not in sys.modules:
+            return dataclasses.replace(spec, module="__main__")
+        return spec
 
     def _spec_in_frame(self, name: str) -> Spec | None:
         holder, _, last = name.rpartition(".")

@@ -18,6 +18,13 @@ _OPERATOR = re.compile(
     r"(?: [-+*/%@&|^<>.,\[(=] | == | != | (?:if|in|is|and|or|not)\b )", re.VERBOSE
 )
 
+# Set off by spaces: `b *.modify_tensors`, `b @blk.*`, `l .`, `p -x` are commands of pdb.
+_SPACED_OPERATOR = re.compile(
+    r"""\s+ (?: \*\* | // | << | >> | [=!<>]= | [-+*/%@&|^<>]
+            | if | in | is | and | or | not\s+in ) \s""",
+    re.VERBOSE,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Typed:
@@ -53,6 +60,25 @@ def recognise(line: str, commands: Container[str], is_bound: Callable[[str], boo
     if not forced and _is_python(name, rest, is_bound):
         return PYTHON
     return Typed(name, argument, int(match["count"]) if match["count"] else None)
+
+
+def recognise_pdbs(
+    line: str, is_command: Callable[[str], bool], is_bound: Callable[[str], bool]
+) -> Typed | None:
+    """What *line* is, where a variable has the name of the command of pdb's that it begins with;
+    None leaves it to pdbpp.
+
+    pdbpp (0.12) takes the bare name for the variable, so that after ``b, n, c, h, w = x.shape``
+    nobody could step, and ``n + 1`` for the command.
+    """
+    text = line.strip()
+    match = _NAME.match(text)
+    if match is None or not is_command(text[: match.end()]) or not is_bound(match["name"]):
+        return None
+    rest = text[match.end() :]
+    if not rest:
+        return Typed(match["name"])
+    return PYTHON if _SPACED_OPERATOR.match(rest) else None
 
 
 def _is_python(name: str, rest: str, is_bound: Callable[[str], bool]) -> bool:

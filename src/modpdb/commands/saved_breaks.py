@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modpdb.breakpoints.saving import CannotBeWritten, setting_line, settings
+from modpdb.commands.break_files import LINE
 from modpdb.commands.registry import Arguments, UsageError, command
 from modpdb.rcfile import NAME, replace_block, why_untrusted
 from modpdb.views.text import plural, printable
@@ -21,8 +22,9 @@ def save_breaks(dbg: ModPdb, arguments: Arguments) -> None:
     """save-breaks [FILE]
 
     Write the breakpoints to FILE (./.modpdbrc), by the names of their functions, so that edits
-    do not shift them; with conditions, ignore counts and commands. What an earlier save-breaks
-    wrote there is replaced, other lines are kept.
+    do not shift them; with conditions, ignore counts and commands. One outside of functions has
+    only its line; that is said. What an earlier save-breaks wrote there is replaced, other lines
+    are kept.
     """
     file = Path(os.path.abspath(os.path.expanduser(arguments.target or NAME)))
     lines, told, left_out = [], [], []
@@ -38,14 +40,23 @@ def save_breaks(dbg: ModPdb, arguments: Arguments) -> None:
         replace_block(file, lines)
         problem = why_untrusted(file) if lines else None
     except (OSError, ValueError) as error:
-        raise UsageError(f"save-breaks: {file} is as it was: {error}") from None
+        # An OSError's full text names the file beside it that is written first.
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(f"save-breaks: {file} is as it was: {why}") from None
     dbg.message(printable(f"{plural(len(told), 'breakpoint')} in {file}{':' * bool(told)}"))
     for line in told:
-        dbg.message(f"  {printable(line)}")
+        shifts = "  (by its line: edits above it will shift it)" * _is_by_line(line)
+        dbg.message(f"  {printable(line)}{shifts}")
     for line in left_out:
         dbg.message(printable(line))
     if problem:
         dbg.message(f"it will not be run as it is: {problem}")
+
+
+def _is_by_line(line: str) -> bool:
+    """Whether what *line* sets is at FILE:LINE, not by a name."""
+    place = line.partition(" ")[2].partition(",")[0]
+    return not place.startswith("@") and LINE.fullmatch(place) is not None
 
 
 def _commands(dbg: ModPdb, number: int) -> list[str]:

@@ -42,6 +42,8 @@ from modpdb.probes.tensors import TensorFacts, TensorReader, is_parameter, short
 
 LIMIT = 200  # characters of a line
 
+# The cell behind a method's super(), and what pdb (3.12 and later) puts among the globals.
+_NOT_THE_USERS = {"__class__", "__pdb_convenience_variables"}
 _ITEMS = 6  # of a container that are shown
 _FIELDS = 12  # of a dataclass or namespace
 _TEXT = 120  # characters or bytes of a string
@@ -74,7 +76,7 @@ def frame_locals(variables: Mapping[str, Any], limit: int = LIMIT) -> list[Varia
     described = [
         _variable(name, value, limit)
         for name, value in variables.items()
-        if name != "__class__"  # the cell behind a method's super(), no variable of the user's
+        if name not in _NOT_THE_USERS
     ]
     last = {"code": 1, "import": 2, "dunder": 3}
     return sorted(described, key=lambda variable: last.get(variable.kind, 0))
