@@ -92,7 +92,7 @@ def test_found_before_a_module_runs(module: str) -> None:
     finally:
         locator.close()
     assert found == ["Sub.other"]
-    assert search.codes == [loaded.Sub.other.__code__]  # the very object that runs
+    assert list(search.codes.values()) == [loaded.Sub.other.__code__]  # the very object that runs
     assert loaded.__spec__.loader.__class__ is importlib.machinery.SourceFileLoader
 
 
@@ -118,11 +118,11 @@ def test_found_in_functions_that_exist(module: str) -> None:
     loaded = importlib.import_module(module)
     locator = Locator(Wiring(), os.path.abspath)
     search = locator.search(Spec.parse(f"{module}:Base.*"), lambda code: None)
-    found = list(search.codes)
+    found = list(search.codes.values())
     assert any(code is loaded.Base.method.__code__ for code in found)
     locator.forget(search)
     locator.loaded(module, compile(SOURCE, "again.py", "exec"))
-    assert search.codes == found
+    assert list(search.codes.values()) == found
 
 
 def test_found_after_gc_freeze(module: str) -> None:
@@ -136,7 +136,7 @@ def test_found_after_gc_freeze(module: str) -> None:
         )
     finally:
         gc.unfreeze()
-    assert any(code is loaded.Base.method.__code__ for code in search.codes)
+    assert any(code is loaded.Base.method.__code__ for code in search.codes.values())
 
 
 def test_a_failed_import_has_the_traceback_it_would_have(tmp_path, monkeypatch) -> None:

@@ -132,10 +132,6 @@ class NamedBreakpoint(bdb.Breakpoint):
         if not any(each.code is spot.code and each.line == spot.line for each in self.spots):
             self.spots.append(spot)
 
-    @property
-    def codes(self) -> list[types.CodeType]:
-        return [spot.code for spot in self.spots]
-
     def setting_line(self) -> str:
         """What sets it again, as it would be typed."""
         condition = f", {self.cond}" if self.cond else ""

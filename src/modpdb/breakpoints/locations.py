@@ -169,13 +169,13 @@ class Search:
 
     spec: Place
     found: Callable[[types.CodeType], None]
-    codes: list[types.CodeType] = field(default_factory=list)
+    codes: dict[int, types.CodeType] = field(default_factory=dict)  # by id
 
     def offer(self, module: str, code: types.CodeType) -> None:
         if module.partition(".")[0] in _NOT_TO_STOP_IN:
             return
-        if self.spec.matches(module, code) and not any(code is each for each in self.codes):
-            self.codes.append(code)
+        if id(code) not in self.codes and self.spec.matches(module, code):
+            self.codes[id(code)] = code
             self.found(code)
 
 
@@ -186,12 +186,12 @@ class LineSearch:
     file: str
     line: int
     found: Callable[[types.CodeType], None]
-    codes: list[types.CodeType] = field(default_factory=list)
+    codes: dict[int, types.CodeType] = field(default_factory=dict)  # by id
 
     def offer(self, code: types.CodeType) -> None:
         """*code* has the line."""
-        if not any(code is each for each in self.codes):
-            self.codes.append(code)
+        if id(code) not in self.codes:
+            self.codes[id(code)] = code
             self.found(code)
 
 
@@ -203,6 +203,7 @@ class Wiring(Protocol):
     def instrument(self, code: types.CodeType, main: bool = False) -> types.CodeType: ...
 
     sees_copies: bool
+    odd_files: set[str]
 
     def watch_new_code(self, begins: Callable[[types.CodeType, str | None], None]) -> None: ...
 
@@ -229,6 +230,8 @@ class Locator:
         """Look for *spec* from now on; *found* is called for each code object, at once for those
         that exist."""
         [search] = self.search_all([(spec, found)])
+        if isinstance(spec, FileLine) and spec.file.startswith("<"):
+            self._wiring.odd_files.add(spec.file)
         self._watch_new_code(search)
         return search
 

@@ -7,6 +7,7 @@ callback never disables it together are exact.
 
 from __future__ import annotations
 
+import atexit
 import sys
 import types
 from typing import Any
@@ -36,12 +37,14 @@ class Monitoring(Wiring):
         self._new: set[int] = set()  # ids of code whose events may have been disabled before
         events = self._monitoring.events
         self._at_lines = events.LINE | events.JUMP | events.PY_START
-        for event, callback in (
-            (events.PY_START, self._started),
-            (events.LINE, self._at_line),
-            (events.JUMP, self._jumped),
-        ):
+        self._callbacks = {
+            events.PY_START: self._started,
+            events.LINE: self._at_line,
+            events.JUMP: self._jumped,
+        }
+        for event, callback in self._callbacks.items():
             self._monitoring.register_callback(self._tool, event, callback)
+        atexit.register(self._stop)
 
     def _take_tool_id(self) -> int:
         for tool in _TOOL_IDS:
@@ -52,6 +55,11 @@ class Monitoring(Wiring):
                 continue
         names = " and ".join(str(self._monitoring.get_tool(tool)) for tool in _TOOL_IDS)
         raise NoToolId(f"sys.monitoring's tool ids 3 and 4 are taken by {names}")
+
+    def _stop(self) -> None:
+        """The process ends: callbacks would soon miss what they need."""
+        for event in self._callbacks:
+            self._monitoring.register_callback(self._tool, event, None)
 
     def changed(self, place: Place) -> None:
         events = 0
