@@ -24,7 +24,7 @@ Reached = Callable[[types.FrameType], bool]
 """Asked when the program comes by: stop there? Must not raise; may be asked in any thread."""
 
 # A stop in what makes the stops would stop there anew.
-_MACHINERY = ("bdb.py", "pdb.py", "pdbpp.py")
+_MACHINERY = tuple(os.sep + name for name in ("bdb.py", "pdb.py", "pdbpp.py"))
 
 Begins = Callable[[types.CodeType, str | None], None]
 """Told of code that is about to run, and the name of its module where that is known."""
@@ -310,7 +310,7 @@ class Engine:
     def watch(self, code: types.CodeType, reached: Reached, line: int | None = None) -> None:
         """Ask *reached* whenever *code* is entered, once per call; with *line*, whenever a line
         event of that line is about to come."""
-        if os.path.basename(code.co_filename) in _MACHINERY:
+        if code.co_filename.endswith(_MACHINERY):
             return
         place = wiring().place(code)
         place.add(Watch(reached, self), line)

@@ -32,6 +32,13 @@ def own_lines(code: types.CodeType) -> set[int]:
     return {line for _, end, line in code.co_lines() if line and end > entry}
 
 
+def entry_line(code: types.CodeType) -> int | None:
+    """The line of the instruction at which a call begins: of the `def`."""
+    raw = code.co_code
+    entry = next((at for at in range(0, len(raw), 2) if raw[at] == _RESUME), 0)
+    return next((line for start, end, line in code.co_lines() if start <= entry < end), None)
+
+
 def executable_lines(code: types.CodeType) -> set[int]:
     """The lines on which *code*, with all that is nested in it, can stop."""
     return {line for each in walk(code) for line in own_lines(each)}

@@ -1,8 +1,8 @@
 """Notices by sys.monitoring (3.12 and later): events set on single code objects.
 
 A LINE event is not bdb's line event: on a jump back to the same line (`for …: s += i`) it does not
-fire, and on 3.13 and 3.14 not in one-line functions and lambdas. LINE, JUMP and a PY_START whose
-callback never disables it together are exact.
+fire, and on 3.13 and 3.14 not in one-line functions and lambdas. LINE, JUMP and, for a line on
+which the function is entered, a PY_START whose callback never disables it together are exact.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import types
 from typing import Any
 
 from modpdb.breakpoints.engine import Begins, Place, Wiring
-from modpdb.breakpoints.lines import walk
+from modpdb.breakpoints.lines import entry_line, walk
 
 _TOOL_IDS = (3, 4)  # 0, 1, 2 and 5 are for debuggers, coverage, profilers and optimizers
 
@@ -34,9 +34,10 @@ class Monitoring(Wiring):
         self._disable = self._monitoring.DISABLE
         self._tool = self._take_tool_id()
         self._positions: dict[int, list[int | None]] = {}
+        self._at_entry: set[int] = set()  # ids of code whose PY_START is not disabled
         self._new: set[int] = set()  # ids of code whose events may have been disabled before
         events = self._monitoring.events
-        self._at_lines = events.LINE | events.JUMP | events.PY_START
+        self._at_lines = events.LINE | events.JUMP
         self._callbacks = {
             events.PY_START: self._started,
             events.LINE: self._at_line,
@@ -65,8 +66,10 @@ class Monitoring(Wiring):
         events = 0
         if place.lines:
             events = self._at_lines
-        elif place.entry:
-            events = self._monitoring.events.PY_START
+        self._at_entry.discard(id(place.code))
+        if place.entry or entry_line(place.code) in place.lines:
+            events |= self._monitoring.events.PY_START
+            self._at_entry.add(id(place.code))
         self._monitoring.set_local_events(self._tool, place.code, events)
         if events:
             self._new.add(id(place.code))
@@ -100,7 +103,7 @@ class Monitoring(Wiring):
 
     def _started(self, code: types.CodeType, offset: int) -> Any:
         place = self._places.get(id(code)) or self._new_place(code, sys._getframe(1))
-        if place is None:
+        if place is None or id(code) not in self._at_entry:
             return self._disable
         if place.entry:
             place.entered(sys._getframe(1))
