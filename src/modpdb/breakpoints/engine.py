@@ -60,7 +60,7 @@ class Watch:
     __hash__ = None  # type: ignore[assignment]
 
 
-class Place:
+class WatchedCode:
     """A code object in which somebody waits: at its entry, at some of its lines.
 
     The tuples are replaced and never changed: other threads may be going through them.
@@ -173,27 +173,27 @@ class Wiring:
         self._faults: list[str] = []
         self.odd_files: set[str] = set()
         """Names of files like ``<generated>`` that somebody waits for."""
-        self._places: dict[int, Place] = {}
+        self._places: dict[int, WatchedCode] = {}
 
-    def place(self, code: types.CodeType) -> Place:
+    def place(self, code: types.CodeType) -> WatchedCode:
         code = self.original(code)
         place = self._places.get(id(code))
         if place is None:
-            place = self._places[id(code)] = Place(code)
+            place = self._places[id(code)] = WatchedCode(code)
         return place
 
     def waits_at(self, code: types.CodeType, line: int) -> bool:
         place = self._places.get(id(self.original(code)))
         return place is not None and line in place.lines
 
-    def places(self) -> list[Place]:
+    def places(self) -> list[WatchedCode]:
         return list(self._places.values())
 
     def original(self, code: types.CodeType) -> types.CodeType:
         """The code object of which *code* is a hooked copy, or itself."""
         return code
 
-    def changed(self, place: Place) -> None:
+    def changed(self, place: WatchedCode) -> None:
         """Somebody has come to wait at *place*, or has gone."""
         if place.is_watched():
             self.tracer.trace({id(place.code): (place.code, place)})

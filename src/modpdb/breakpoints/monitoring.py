@@ -12,7 +12,7 @@ import sys
 import types
 from typing import Any
 
-from modpdb.breakpoints.engine import Begins, Place, Wiring
+from modpdb.breakpoints.engine import Begins, WatchedCode, Wiring
 from modpdb.breakpoints.lines import entry_line, walk
 
 _TOOL_IDS = (3, 4)  # 0, 1, 2 and 5 are for debuggers, coverage, profilers and optimizers
@@ -62,7 +62,7 @@ class Monitoring(Wiring):
         for event in self._callbacks:
             self._monitoring.register_callback(self._tool, event, None)
 
-    def changed(self, place: Place) -> None:
+    def changed(self, place: WatchedCode) -> None:
         events = 0
         if place.lines:
             events = self._at_lines
@@ -109,7 +109,7 @@ class Monitoring(Wiring):
             place.entered(sys._getframe(1))
         return None
 
-    def _new_place(self, code: types.CodeType, frame: types.FrameType) -> Place | None:
+    def _new_place(self, code: types.CodeType, frame: types.FrameType) -> WatchedCode | None:
         """Tell of code that starts for the first time; its place, if somebody waits there now."""
         name = frame.f_globals.get("__name__")
         try:

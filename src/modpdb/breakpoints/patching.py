@@ -19,7 +19,7 @@ import types
 from collections.abc import Callable
 
 from modpdb.breakpoints import live
-from modpdb.breakpoints.engine import Place, Wiring, wake, who_stops
+from modpdb.breakpoints.engine import WatchedCode, Wiring, wake, who_stops
 from modpdb.breakpoints.injection import CannotInject, Hooks, inject, lines_in_loops
 from modpdb.breakpoints.lines import walk
 from modpdb.breakpoints.settrace import Traced
@@ -35,7 +35,7 @@ class _Site:
     constants.
     """
 
-    def __init__(self, place: Place, line: int | None) -> None:
+    def __init__(self, place: WatchedCode, line: int | None) -> None:
         self.name = f"__modpdb_{next(_numbers)}__"
         self._place = place
         self._line = line
@@ -60,7 +60,7 @@ class _Site:
 class _Sites:
     """The sites of one code object."""
 
-    def __init__(self, place: Place, lines: set[int]) -> None:
+    def __init__(self, place: WatchedCode, lines: set[int]) -> None:
         self._place = place
         self._entry = _Site(place, None)
         self._lines = {line: _Site(place, line) for line in sorted(lines)}
@@ -90,7 +90,7 @@ class Patching(Wiring):
         self._main: types.CodeType | None = None
         self._made = f"__modpdb_{next(_numbers)}__"
         setattr(builtins, self._made, None)
-        self._dirty: dict[int, Place] = {}
+        self._dirty: dict[int, WatchedCode] = {}
         self._lock = threading.RLock()  # modules are loaded and executed in any thread
         self._unhooked = Unhooked(self.tracer, self._uncovered)
         self.tracer.on_return = self._returned
@@ -100,7 +100,7 @@ class Patching(Wiring):
         known = self._originals.get(id(code))
         return code if known is None else known[1]
 
-    def changed(self, place: Place) -> None:
+    def changed(self, place: WatchedCode) -> None:
         sites = self._sites.get(id(place.code))
         if sites is not None:
             sites.arm()

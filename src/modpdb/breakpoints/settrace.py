@@ -15,10 +15,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from modpdb.breakpoints.engine import Place
+    from modpdb.breakpoints.engine import WatchedCode
 
 
-Traced = dict[int, "tuple[types.CodeType, Place | None]"]
+Traced = dict[int, "tuple[types.CodeType, WatchedCode | None]"]
 """Code to trace, by its id: for a place, or None to see it return. The code object itself stands
 there for its id, which must not be reused."""
 
