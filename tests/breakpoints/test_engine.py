@@ -300,11 +300,15 @@ class TestMonitoring:
 def print_nothing(code: types.CodeType, module: str | None) -> None: ...
 
 
+def armed_hooks() -> set[str]:
+    return {
+        name for name, value in vars(builtins).items() if name.startswith("__modpdb_") and value
+    }
+
+
 def test_builtins_hold_no_hook_that_nobody_waits_for(engine: Engine) -> None:
+    before = armed_hooks()  # of earlier tests' debuggers
     seen = Seen()
     arm(engine, loop, seen, 3)
     clear(engine, seen)
-    armed = [
-        name for name, value in vars(builtins).items() if name.startswith("__modpdb_") and value
-    ]
-    assert len(armed) <= 1  # the one that looks at functions as the script makes them
+    assert armed_hooks() == before

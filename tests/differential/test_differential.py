@@ -54,7 +54,7 @@ def by_steps(program: str) -> list[list[str]]:
     """Step through all of it; and go on from a few breakpoints in each way there is."""
     lines = stopping_lines(program)
     sessions = [with_probes(["s"] * 100), with_probes(["n"] * 40), with_probes(["unt"] * 25)]
-    for line in lines[1 :: max(1, len(lines) // 3)]:
+    for line in lines[1 :: max(1, len(lines) // 2)]:
         for going_on in (["n"] * 12, ["s", "r"] * 4, ["unt"] * 6, ["r"] * 4, ["s"] * 4 + ["c"] * 3):
             sessions.append((f"b {line}", *with_probes(["c", *going_on])))
         sessions.append((f"tbreak {line}", *with_probes(["c", "w", "u", "n", "n", "c"])))
