@@ -199,7 +199,7 @@ class Patching(Wiring):
     def _exchange(self, function: types.FunctionType) -> None:
         code = self._current(self.original(function.__code__))
         # With builtins of its own it would not find the sites: it stays as it is, and is traced.
-        if code is not function.__code__ and function.__builtins__ is builtins.__dict__:  # type: ignore[attr-defined]
+        if code is not function.__code__ and function.__builtins__ is builtins.__dict__:  # type: ignore[attr-defined,unused-ignore]
             function.__code__ = code
 
     def restore(self) -> None:
