@@ -99,7 +99,7 @@ class ModPdb(EarlyLines, BreakCommands, TracingPdb):
             if frame is None:
                 self._sticky_skip_cls = True
             else:
-                self.stopped_in(frame)
+                self.trace_from(frame)
             self._restore_sigint()
             if self.stages is not None:
                 self.stages.clock.stand()
@@ -163,7 +163,7 @@ class ModPdb(EarlyLines, BreakCommands, TracingPdb):
             last = self.lastcmd
             if self.stages is not None:
                 self.stages.clock.stand()
-            self.stopped_in(frame)
+            self.trace_from(frame)
             self.setup(frame, None)
             resumed, _ = self._run_lines(list(self.commands[number]))
             self.lastcmd = last

@@ -75,7 +75,7 @@ class TracingPdb(RepairedPdb):
     def wake(self, frame: types.FrameType) -> None:
         """Stop at the next line event of *frame*."""
         self._set_stopinfo(frame, None)
-        self._trace_from(frame)
+        self.trace_from(frame)
 
     def stop_now(self, frame: types.FrameType) -> None:
         """Stop in *frame*, whose line event this is."""
@@ -173,7 +173,7 @@ class TracingPdb(RepairedPdb):
         self._traces = False
         self.thread.frames_before = []
 
-    def _trace_from(self, frame: types.FrameType) -> None:
+    def trace_from(self, frame: types.FrameType) -> None:
         """Trace *frame* and its callers, down to the script's first."""
         if self.botframe is None:
             self.botframe = _bottom(frame)
@@ -224,10 +224,6 @@ class TracingPdb(RepairedPdb):
             for frame, (lines, opcodes) in noted.items():
                 frame.f_trace_lines, frame.f_trace_opcodes = lines, opcodes
             noted.clear()
-
-    def stopped_in(self, frame: types.FrameType) -> None:
-        """The program stands in *frame*: bdb traces from here, whatever woke it."""
-        self._trace_from(frame)
 
     def set_continue(self) -> None:
         """bdb's goes on tracing while there are breakpoints (all versions)."""
@@ -445,7 +441,7 @@ class TracingPdb(RepairedPdb):
             file=self.stdout,
         )
         self._set_stopinfo(None, None)
-        self.stopped_in(frame)
+        self.trace_from(frame)
 
     def in_forked_child(self) -> bool:
         """A forked child has the breakpoints but nobody who types: it never stops."""

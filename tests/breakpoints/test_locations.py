@@ -125,6 +125,20 @@ def test_found_in_functions_that_exist(module: str) -> None:
     assert list(search.codes.values()) == found
 
 
+def test_an_error_while_looking_does_not_reach_the_import() -> None:
+    wiring = Wiring()
+    locator = Locator(wiring, os.path.abspath)
+
+    def found(code: object) -> None:
+        raise RuntimeError("while looking")
+
+    search = locator.search(Spec.parse("not_loaded_yet:top"), found)
+    code = compile(SOURCE, "mod.py", "exec")
+    assert locator.loaded("not_loaded_yet", code) is code
+    assert wiring.settle() == ["*** breakpoints: RuntimeError: while looking"]
+    locator.forget(search)
+
+
 def test_found_after_gc_freeze(module: str) -> None:
     import gc
 

@@ -96,8 +96,7 @@ class WatchedCode:
 
     def entered(self, frame: types.FrameType) -> None:
         """*frame*, a new call, stands before its first line."""
-        for engine in who_stops(self.entry, frame):
-            wake(engine, frame)
+        wake(self.entry, frame)
 
     def at_line(self, frame: types.FrameType, line: int) -> bool:
         """This is the line event of *line*; whether it was stopped at."""
@@ -137,13 +136,14 @@ def who_stops(watches: tuple[Watch, ...], frame: types.FrameType) -> tuple[Engin
     return (at_work,) if stops and at_work is not None else ()
 
 
-def wake(engine: Engine, frame: types.FrameType) -> None:
-    """Let its debugger stop at the next line event of *frame*."""
-    _thread.ringing = True  # a breakpoint in what this calls must not ring
-    try:
-        engine.debugger.wake(frame)
-    finally:
-        _thread.ringing = False
+def wake(watches: tuple[Watch, ...], frame: types.FrameType) -> None:
+    """Ask *watches*; let the debugger of one that stops do so at the next line event of *frame*."""
+    for engine in who_stops(watches, frame):
+        _thread.ringing = True  # a breakpoint in what this calls must not ring
+        try:
+            engine.debugger.wake(frame)
+        finally:
+            _thread.ringing = False
 
 
 def is_ringing() -> bool:

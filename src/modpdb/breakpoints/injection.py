@@ -191,7 +191,7 @@ class _Writer:
         return self._names.index(name)
 
     def _call_if_set(self, name: str) -> list[ConcreteInstr]:
-        """Call the builtin *name* unless it is None, in which case this takes 3 ns.
+        """Call the builtin *name* unless it is None, in which case this takes 5 ns.
 
         The value is loaded once: another thread may set it to None at any time.
         """

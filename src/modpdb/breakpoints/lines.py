@@ -27,15 +27,23 @@ def own_lines(code: types.CodeType) -> set[int]:
 
     What comes before the first RESUME and itself raises none: it lies on the line of the `def`.
     """
+    behind = entry_offset(code) + 2
+    return {line for _, end, line in code.co_lines() if line and end > behind}
+
+
+def entry_offset(code: types.CodeType) -> int:
+    """The offset of the RESUME at which a new call begins; one below the code's first where there
+    is none.
+
+    A generator that goes on does so at other RESUMEs.
+    """
     raw = code.co_code
-    entry = next((at for at in range(0, len(raw), 2) if raw[at] == _RESUME), -2) + 2
-    return {line for _, end, line in code.co_lines() if line and end > entry}
+    return next((at for at in range(0, len(raw), 2) if raw[at] == _RESUME), -2)
 
 
 def entry_line(code: types.CodeType) -> int | None:
     """The line of the instruction at which a call begins: of the `def`."""
-    raw = code.co_code
-    entry = next((at for at in range(0, len(raw), 2) if raw[at] == _RESUME), 0)
+    entry = entry_offset(code)
     return next((line for start, end, line in code.co_lines() if start <= entry < end), None)
 
 

@@ -202,6 +202,8 @@ class Wiring(Protocol):
 
     def instrument(self, code: types.CodeType, main: bool = False) -> types.CodeType: ...
 
+    def fault(self, error: Exception) -> None: ...
+
     sees_copies: bool
     odd_files: set[str]
 
@@ -353,6 +355,8 @@ class Locator:
         self._loading.append((module, code))  # what is found may start a search of its own
         try:
             self._offer(module, code)
+        except Exception as error:  # it would be raised by the script's import
+            self._wiring.fault(error)
         finally:
             self._loading.remove((module, code))
         return self._wiring.instrument(code, main)

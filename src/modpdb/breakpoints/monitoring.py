@@ -81,16 +81,18 @@ class Monitoring(Wiring):
     def instrument(self, code: types.CodeType, main: bool = False) -> types.CodeType:
         if self._new:
             self._new.difference_update(map(id, walk(code)))  # it never ran
-        if self._new:
-            self._new.clear()
-            self._monitoring.restart_events()
+            self._restart()
         return code
 
     def settle(self) -> list[str]:
+        self._restart()
+        return super().settle()
+
+    def _restart(self) -> None:
+        """Have events come again where they were disabled before somebody waited there."""
         if self._new:
             self._new.clear()
             self._monitoring.restart_events()
-        return super().settle()
 
     def _see_new_code(self) -> None:
         """Everywhere, code that starts for the first time: then the event is disabled there."""
@@ -117,9 +119,7 @@ class Monitoring(Wiring):
         except Exception as error:  # it would be raised in the script
             self.fault(error)
         self._new.discard(id(code))
-        if self._new:
-            self._new.clear()
-            self._monitoring.restart_events()
+        self._restart()
         return self._places.get(id(code))
 
     def _at_line(self, code: types.CodeType, line: int) -> Any:

@@ -1,18 +1,18 @@
 """Notices by sys.settrace what cannot be noticed otherwise.
 
-Every call of the program then comes by here: it takes about 1.4 times as long, a loop of calls
-alone several times. So it is on only while there is code that needs it.
+Every call of the program then comes by here, which makes a loop of calls many times slower. So it
+is on only while there is code that needs it.
 """
 
 from __future__ import annotations
 
-import dis
-import functools
 import sys
 import threading
 import types
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+from modpdb.breakpoints.lines import entry_offset
 
 if TYPE_CHECKING:
     from modpdb.breakpoints.engine import WatchedCode
@@ -92,15 +92,3 @@ class Tracer:
         elif event == "call" and place.entry and frame.f_lasti == entry_offset(frame.f_code):
             place.entered(frame)
         return False
-
-
-@functools.lru_cache(maxsize=1024)
-def entry_offset(code: types.CodeType) -> int:
-    """The offset of the RESUME at which a call event of a *new* call arrives.
-
-    A generator that goes on raises call events too, at other RESUMEs.
-    """
-    for instruction in dis.get_instructions(code):
-        if instruction.opname == "RESUME":
-            return instruction.offset
-    return 0
