@@ -191,7 +191,14 @@ def train_tokenizer(seed: int) -> bytes:
 
 
 def make(recipe: Recipe, folder: Path) -> None:
-    """Writes the checkpoint into folder, which must not exist; raises RecipeError.
+    """Writes the checkpoint into folder, which must not exist; raises RecipeError."""
+    if folder.exists():
+        raise RecipeError(f"{folder} exists already")
+    write(recipe, folder)
+
+
+def write(recipe: Recipe, folder: Path) -> None:
+    """Writes the checkpoint into folder, or leaves what another run has put there meanwhile.
 
     The folder gets its name when all is written, by a rename: it is never there half made.
     """
@@ -199,8 +206,6 @@ def make(recipe: Recipe, folder: Path) -> None:
     from transformers.utils.logging import disable_progress_bar
 
     recipe.sizes()
-    if folder.exists():
-        raise RecipeError(f"{folder} exists already")
     say(f"making a {recipe.size} {recipe.model} with random weights")
     disable_progress_bar()
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -227,7 +232,7 @@ def cached(recipe: Recipe, cache: Path = CACHE) -> Path:
     key = hashlib.sha256(source).hexdigest()[:12]
     folder = cache / key / f"{recipe.size}-{recipe.model}"
     if not folder.is_dir():
-        make(recipe, folder)
+        write(recipe, folder)  # not make(): two runs that find none yet both make it
     return folder
 
 

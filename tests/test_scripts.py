@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -240,15 +241,34 @@ def test_shards_hold_what_the_whole_holds(tmp_path: Path) -> None:
 def test_cached_checkpoint_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Path] = []
 
-    def make(recipe: Recipe, folder: Path) -> None:
+    def write(recipe: Recipe, folder: Path) -> None:
         made.append(folder)
         folder.mkdir(parents=True)
 
-    monkeypatch.setattr(make_checkpoint, "make", make)
+    monkeypatch.setattr(make_checkpoint, "write", write)
     first = make_checkpoint.cached(Recipe(), tmp_path)
     assert make_checkpoint.cached(Recipe(), tmp_path) == first
     assert make_checkpoint.cached(Recipe(seed=1), tmp_path) != first
     assert len(made) == 2
+
+
+def test_a_checkpoint_made_meanwhile_is_as_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers that find no checkpoint both make it; the slower one takes the quicker one's."""
+    folder = make_checkpoint.cached(Recipe(layers=1), tmp_path / "cache")
+    (folder / "theirs").touch()
+    aside = folder.rename(tmp_path / "aside")
+    sizes = Recipe.sizes
+
+    def another_is_quicker(recipe: Recipe) -> dict[str, Any]:
+        if aside.exists():
+            aside.rename(folder)
+        return sizes(recipe)
+
+    monkeypatch.setattr(Recipe, "sizes", another_is_quicker)
+    assert make_checkpoint.cached(Recipe(layers=1), tmp_path / "cache") == folder
+    assert (folder / "theirs").exists()
 
 
 def test_unknown_recipes_are_refused(tmp_path: Path) -> None:
