@@ -174,7 +174,7 @@ class Patching(Wiring):
             sites.arm()
         hooks = sites.hooks()
         if original is self._main:
-            return Hooks(hooks.entry, hooks.lines, self._made)
+            return Hooks(hooks.entry, hooks.lines, made=self._made)
         return hooks
 
     # -- what is there already ---------------------------------------------------------------------
