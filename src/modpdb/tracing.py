@@ -90,6 +90,26 @@ class TracingPdb(RepairedPdb):
         if self.quitting:
             self._leave()
 
+    def wake_at_return(self, frame: types.FrameType) -> None:
+        """Stop at the return event of *frame*, which is about to come."""
+        self._set_stopinfo(frame.f_back, frame)
+        self.trace_from(frame)
+
+    def stop_at_return(self, frame: types.FrameType, value: object) -> None:
+        """Stop in *frame*, which returns *value* now."""
+        self._set_stopinfo(None, None)
+        if self.botframe is None:
+            self.botframe = _bottom(frame)
+        self._untraced, self.frame_returning = True, frame
+        try:
+            self.user_return(frame, value)
+        finally:
+            self._untraced, self.frame_returning = False, None
+        if self.stopframe is frame and self.stoplineno != -1:
+            self._set_stopinfo(None, None)  # `n` or `unt`, as bdb's dispatch_return has it
+        if self.quitting:
+            self._leave()
+
     def stops_anyway(self, frame: types.FrameType, line: int = sys.maxsize) -> bool:
         """Whether stepping stops, or has stopped, at this line event of *frame*.
 
@@ -149,7 +169,7 @@ class TracingPdb(RepairedPdb):
         if self.in_forked_child():
             sys.settrace(None)  # the child of one that is stepped through
             return None
-        if self.engine.wiring.tracer.look(frame, event):
+        if self.engine.wiring.tracer.look(frame, event, arg):
             return frame.f_trace
         if event == "call" and not self._may_stop_in(frame):
             return frame.f_trace

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Reached = Callable[[types.FrameType], bool]
 """Asked when the program comes by: stop there? Must not raise; may be asked in any thread."""
+Returned = Callable[[types.FrameType, object], bool]
+"""The same, of a call that is about to return: its frame and what it returns."""
 
 # A stop in what makes the stops would stop there anew.
 _MACHINERY = tuple(os.sep + name for name in ("bdb.py", "pdb.py", "pdbpp.py"))
@@ -39,6 +41,12 @@ class Debugger(Protocol):
     def stop_now(self, frame: types.FrameType) -> object:
         """Stop in *frame*, whose line event this is."""
 
+    def wake_at_return(self, frame: types.FrameType) -> object:
+        """Stop at the return event of *frame*, which is about to come."""
+
+    def stop_at_return(self, frame: types.FrameType, value: object) -> object:
+        """Stop in *frame*, which returns *value* now."""
+
     def alarm_is_over(self) -> None:
         """All have been asked about the line event at hand."""
 
@@ -48,7 +56,7 @@ class Watch:
 
     __slots__ = ("engine", "reached")
 
-    def __init__(self, reached: Reached, engine: Engine) -> None:
+    def __init__(self, reached: Reached | Returned, engine: Engine) -> None:
         self.reached = reached
         self.engine = engine
 
@@ -61,7 +69,7 @@ class Watch:
 
 
 class WatchedCode:
-    """A code object in which somebody waits: at its entry, at some of its lines.
+    """A code object in which somebody waits: at its entry, at some of its lines, at its return.
 
     The tuples are replaced and never changed: other threads may be going through them.
     """
@@ -70,6 +78,7 @@ class WatchedCode:
         self.code = code
         self.entry: tuple[Watch, ...] = ()
         self.lines: dict[int, tuple[Watch, ...]] = {}
+        self.exit: tuple[Watch, ...] = ()
 
     def add(self, watch: Watch, line: int | None) -> None:
         if watch in (self.entry if line is None else self.lines.get(line, ())):
@@ -79,20 +88,24 @@ class WatchedCode:
         else:
             self.lines = {**self.lines, line: (*self.lines.get(line, ()), watch)}
 
-    def remove(self, engine: Engine, reached: Reached) -> bool:
+    def add_exit(self, watch: Watch) -> None:
+        if watch not in self.exit:
+            self.exit += (watch,)
+
+    def remove(self, engine: Engine, reached: Reached | Returned) -> bool:
         """Whether there was such a watch."""
 
         def without(watches: tuple[Watch, ...]) -> tuple[Watch, ...]:
             return tuple(w for w in watches if w.engine is not engine or w.reached != reached)
 
-        before = self.entry, self.lines
-        self.entry = without(self.entry)
+        before = self.entry, self.lines, self.exit
+        self.entry, self.exit = without(self.entry), without(self.exit)
         kept = {line: without(watches) for line, watches in self.lines.items()}
         self.lines = {line: watches for line, watches in kept.items() if watches}
-        return before != (self.entry, self.lines)
+        return before != (self.entry, self.lines, self.exit)
 
     def is_watched(self) -> bool:
-        return bool(self.entry or self.lines)
+        return bool(self.entry or self.lines or self.exit)
 
     def entered(self, frame: types.FrameType) -> None:
         """*frame*, a new call, stands before its first line."""
@@ -105,6 +118,18 @@ class WatchedCode:
             _at_work[-1].debugger.alarm_is_over()
         for engine in stopped:
             engine.debugger.stop_now(frame)
+        return bool(stopped)
+
+    def will_return(self, frame: types.FrameType, value: object) -> None:
+        """*frame* stands before its return of *value*."""
+        for engine in who_stops(self.exit, frame, value):
+            _quietly(engine.debugger.wake_at_return, frame)
+
+    def returns(self, frame: types.FrameType, value: object) -> bool:
+        """This is the return event of *frame*; whether it was stopped at."""
+        stopped = who_stops(self.exit, frame, value)
+        for engine in stopped:
+            engine.debugger.stop_at_return(frame, value)
         return bool(stopped)
 
 
@@ -120,7 +145,9 @@ _thread = _Thread()
 _at_work: list[Engine] = []  # the last is woken: as bdb's instances, only one traces at a time
 
 
-def who_stops(watches: tuple[Watch, ...], frame: types.FrameType) -> tuple[Engine, ...]:
+def who_stops(
+    watches: tuple[Watch, ...], frame: types.FrameType, *value: object
+) -> tuple[Engine, ...]:
     """All are asked: a stage must see a call even where a breakpoint stops it already."""
     at_work = _at_work[-1] if _at_work else None
     if _thread.ringing or at_work in _thread.resting:
@@ -129,7 +156,7 @@ def who_stops(watches: tuple[Watch, ...], frame: types.FrameType) -> tuple[Engin
     stops = False
     try:
         for watch in watches:
-            if watch.engine is at_work and watch.reached(frame):
+            if watch.engine is at_work and watch.reached(frame, *value):
                 stops = True
     finally:
         _thread.ringing = False
@@ -139,11 +166,16 @@ def who_stops(watches: tuple[Watch, ...], frame: types.FrameType) -> tuple[Engin
 def wake(watches: tuple[Watch, ...], frame: types.FrameType) -> None:
     """Ask *watches*; let the debugger of one that stops do so at the next line event of *frame*."""
     for engine in who_stops(watches, frame):
-        _thread.ringing = True  # a breakpoint in what this calls must not ring
-        try:
-            engine.debugger.wake(frame)
-        finally:
-            _thread.ringing = False
+        _quietly(engine.debugger.wake, frame)
+
+
+def _quietly(wake: Callable[[types.FrameType], object], frame: types.FrameType) -> None:
+    """A breakpoint in what this calls does not ring."""
+    _thread.ringing = True
+    try:
+        wake(frame)
+    finally:
+        _thread.ringing = False
 
 
 def is_ringing() -> bool:
@@ -269,7 +301,7 @@ class Wiring:
         _at_work.clear()
         self._begins.clear()
         for place in self.places():
-            place.entry, place.lines = (), {}
+            place.entry, place.lines, place.exit = (), {}, ()
             self.changed(place)
         self.tracer.trace_only({})
 
@@ -316,7 +348,15 @@ class Engine:
         place.add(Watch(reached, self), line)
         wiring().changed(place)
 
-    def unwatch(self, reached: Reached) -> None:
+    def watch_return(self, code: types.CodeType, returned: Returned) -> None:
+        """Ask *returned* whenever a call of *code* is about to return: not where it raises, and of
+        a generator not where it yields. On 3.11 calls that run already are seen if there was a
+        breakpoint in *code* when they began."""
+        place = wiring().place(code)
+        place.add_exit(Watch(returned, self))
+        wiring().changed(place)
+
+    def unwatch(self, reached: Reached | Returned) -> None:
         for place in wiring().places():
             if place.remove(self, reached):
                 wiring().changed(place)
