@@ -32,8 +32,6 @@ class Sleeper:
     def stop_at_return(self, frame: FrameType, value: object) -> None:
         self.woken.append((f"{frame.f_code.co_name} returns", 0))
 
-    def alarm_is_over(self) -> None: ...
-
 
 @pytest.fixture
 def engine() -> Iterator[Engine]:

@@ -12,9 +12,9 @@ import contextlib
 import functools
 import os
 import sys
-import threading
 import types
 from collections.abc import Callable, Iterator
+from threading import get_ident
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -46,9 +46,6 @@ class Debugger(Protocol):
 
     def stop_at_return(self, frame: types.FrameType, value: object) -> object:
         """Stop in *frame*, which returns *value* now."""
-
-    def alarm_is_over(self) -> None:
-        """All have been asked about the line event at hand."""
 
 
 class Watch:
@@ -114,8 +111,8 @@ class WatchedCode:
     def at_line(self, frame: types.FrameType, line: int) -> bool:
         """This is the line event of *line*; whether it was stopped at."""
         stopped = who_stops(self.lines.get(line, ()), frame)
-        if _at_work:
-            _at_work[-1].debugger.alarm_is_over()
+        if _at_work and _at_work[-1].stepped:
+            _at_work[-1].stepped.pop(get_ident(), None)
         for engine in stopped:
             engine.debugger.stop_now(frame)
         return bool(stopped)
@@ -133,15 +130,10 @@ class WatchedCode:
         return bool(stopped)
 
 
-class _Thread(threading.local):
-    """Of this thread: debuggers at their prompt, and whether somebody is asked just now. What is
-    evaluated there rings no alarm."""
-
-    resting: tuple[Engine, ...] = ()
-    ringing = False
-
-
-_thread = _Thread()
+# By thread: where somebody is asked just now, and the debuggers at their prompt. What is evaluated
+# there rings no alarm. (No threading.local: its attributes take longer, and every hit asks.)
+_ringing: set[int] = set()
+_resting: dict[int, tuple[Engine, ...]] = {}
 _at_work: list[Engine] = []  # the last is woken: as bdb's instances, only one traces at a time
 
 
@@ -150,16 +142,17 @@ def who_stops(
 ) -> tuple[Engine, ...]:
     """All are asked: a stage must see a call even where a breakpoint stops it already."""
     at_work = _at_work[-1] if _at_work else None
-    if _thread.ringing or at_work in _thread.resting:
+    thread = get_ident()
+    if thread in _ringing or (_resting and at_work in _resting.get(thread, ())):
         return ()
-    _thread.ringing = True
+    _ringing.add(thread)
     stops = False
     try:
         for watch in watches:
             if watch.engine is at_work and watch.reached(frame, *value):
                 stops = True
     finally:
-        _thread.ringing = False
+        _ringing.discard(thread)
     return (at_work,) if stops and at_work is not None else ()
 
 
@@ -171,16 +164,16 @@ def wake(watches: tuple[Watch, ...], frame: types.FrameType) -> None:
 
 def _quietly(wake: Callable[[types.FrameType], object], frame: types.FrameType) -> None:
     """A breakpoint in what this calls does not ring."""
-    _thread.ringing = True
+    _ringing.add(get_ident())
     try:
         wake(frame)
     finally:
-        _thread.ringing = False
+        _ringing.discard(get_ident())
 
 
 def is_ringing() -> bool:
     """Whether somebody is asked just now, in this thread."""
-    return _thread.ringing
+    return get_ident() in _ringing
 
 
 class Wiring:
@@ -299,6 +292,8 @@ class Wiring:
     def after_fork(self) -> None:
         """In a forked child: ring no more."""
         _at_work.clear()
+        _ringing.clear()
+        _resting.clear()
         self._begins.clear()
         for place in self.places():
             place.entry, place.lines, place.exit = (), {}, ()
@@ -334,6 +329,9 @@ class Engine:
 
     def __init__(self, debugger: Debugger) -> None:
         self.debugger = debugger
+        self.stepped: dict[int, tuple[int, int]] = {}
+        """By thread: frame and offset of the line event at which stepping has stopped, where the
+        alarm for it is yet to ring."""
 
     @property
     def wiring(self) -> Wiring:
@@ -379,9 +377,12 @@ class Engine:
     @contextlib.contextmanager
     def resting(self) -> Iterator[None]:
         """In this thread, while the debugger is at its prompt."""
-        before = _thread.resting
-        _thread.resting = (*before, self)
+        thread = get_ident()
+        before = _resting.get(thread, ())
+        _resting[thread] = (*before, self)
         try:
             yield
         finally:
-            _thread.resting = before
+            _resting[thread] = before
+            if not before:
+                del _resting[thread]
