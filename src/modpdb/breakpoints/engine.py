@@ -199,12 +199,14 @@ class Wiring:
         self.odd_files: set[str] = set()
         """Names of files like ``<generated>`` that somebody waits for."""
         self._places: dict[int, WatchedCode] = {}
+        self._files: set[str] = set()  # in whose code anybody has ever waited
 
     def place(self, code: types.CodeType) -> WatchedCode:
         code = self.original(code)
         place = self._places.get(id(code))
         if place is None:
             place = self._places[id(code)] = WatchedCode(code)
+            self._files.add(code.co_filename)
         return place
 
     def waits_at(self, code: types.CodeType, line: int) -> bool:

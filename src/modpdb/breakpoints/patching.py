@@ -115,7 +115,9 @@ class Patching(Wiring):
             return super().instrument(self._current(code))
 
     def _is_watched(self, code: types.CodeType) -> bool:
-        return any(id(each) in self._places for each in walk(code))
+        return code.co_filename in self._files and any(
+            id(each) in self._places for each in walk(code)
+        )
 
     def _function_made(self, function: types.FunctionType) -> None:
         """The script's own code has made a function, perhaps from code of before a breakpoint."""
