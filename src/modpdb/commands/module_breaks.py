@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import types
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from modpdb.breakpoints.books import NamedBreakpoint, Spot
 from modpdb.breakpoints.near_misses import nearest_names
@@ -98,7 +99,7 @@ def break_at_module(dbg: ModPdb, glob: str, temporary: bool, condition: str | No
     if not breakpoint.models:
         dbg.message(f"Breakpoint {breakpoint.number} pending: no model is there yet")
     elif not breakpoint.rows:
-        breakpoint.say(dbg, nearest_names(glob, islice(calls.known_paths(), _COMPLETED)))
+        breakpoint.say(dbg, (), nearest_names(glob, islice(calls.known_paths(), _COMPLETED)))
 
 
 @dataclass(frozen=True)
@@ -125,38 +126,50 @@ class ModulesAt:
 class ModuleBreakpoint(NamedBreakpoint):
     """Stops where the forward of a module begins whose path is meant.
 
-    ``models`` counts the models that were looked through, ``rows`` has the modules found.
+    ``models`` counts the models that were looked through.
     """
 
     def __init__(self, glob: str, temporary: bool, condition: str | None) -> None:
         super().__init__(ModulesAt(glob), temporary, condition)
         self.glob = glob
         self.models = 0
-        self.rows: dict[StopRow, None] = {}
+        self._rows: dict[int, tuple[weakref.ref[Any], StopRow]] = {}  # by the id of the module
+        self._said: set[StopRow] = set()
+
+    @property
+    def rows(self) -> list[StopRow]:
+        """The modules found."""
+        return [row for _, row in self._rows.values()]
 
     def setting_line(self) -> str:
         condition = f", {self.cond}" if self.cond else ""
         return f"break-module {'--temporary ' * self.temporary}{self.glob}{condition}"
 
-    def learn(self, met: Sequence[Met]) -> bool:
-        """Note the modules that it means in one more model; whether that is news."""
+    def learn(self, met: Sequence[Met]) -> list[StopRow]:
+        """Note the modules that it means in one more model; all of them where any is news."""
         from modpdb.views.module_breaks import StopRow
 
         self.models += 1
-        known = len(self.rows)
+        rows: list[StopRow] = []
+        news = False
         for each in met:
             path, *also = each.paths
-            name = class_name(type(each.module))
-            self.rows.setdefault(StopRow(path, name, tuple(also), each.problem))
+            row = StopRow(path, class_name(type(each.module)), tuple(also), each.problem)
+            rows.append(row)
+            known = self._rows.get(id(each.module))
+            again = known is not None and known[0]() is each.module
             if each.code is not None:
                 self.add(Spot(each.code))
-        return len(self.rows) > known
+            if not (again and row.problem):  # it may be called beside the compiled one
+                self._rows[id(each.module)] = weakref.ref(each.module), row
+            news |= row not in self._said and (not again or bool(row.problem))
+        self._said.update(rows)
+        return rows if news else []
 
-    def say(self, dbg: ModPdb, near: Sequence[str] = ()) -> None:
+    def say(self, dbg: ModPdb, rows: Sequence[StopRow], near: Sequence[str] = ()) -> None:
         from modpdb.views.module_breaks import modules_met
 
-        head = f"Breakpoint {self.number} at {self.spec}"
-        dbg.show(modules_met(head, list(self.rows), near))
+        dbg.show(modules_met(f"Breakpoint {self.number} at {self.spec}", rows, near))
 
     def _listed(self, head: str, width: int) -> list[str]:
         return [f"{head}  {self.where()}"]
@@ -164,7 +177,7 @@ class ModuleBreakpoint(NamedBreakpoint):
     def where(self) -> str:
         from modpdb.views.module_breaks import in_words
 
-        return in_words(list(self.rows)) if self.models else "pending: no model is there yet"
+        return in_words(self.rows) if self.models else "pending: no model is there yet"
 
     def missed(self) -> str | None:
         if self.hits or not self.spots:  # of which never_found() tells
@@ -187,8 +200,8 @@ class ModuleWaiter:
         return matches(path, self.breakpoint.glob)
 
     def learned(self, met: Sequence[Met]) -> None:
-        if self.breakpoint.learn(met):
-            self.breakpoint.say(self.dbg)
+        if rows := self.breakpoint.learn(met):
+            self.breakpoint.say(self.dbg, rows)
 
     def entered(self, frame: types.FrameType) -> bool:
         return self.stops(self.breakpoint, frame, None)

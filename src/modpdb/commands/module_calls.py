@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Protocol
 
 from modpdb.breakpoints.engine import Engine
 from modpdb.breakpoints.locations import Locator, Search
-from modpdb.probes.forwards import Dispatches, Forwards
+from modpdb.probes.forwards import INSIDE_COMPILED, Dispatches, Forwards
 from modpdb.probes.module_paths import ModulePaths
 from modpdb.probes.module_state import is_module, named_modules
 from modpdb.probes.tree import joined
@@ -197,9 +197,10 @@ class ModuleCalls:
         paths: dict[int, tuple[Any, list[str]]] = {}
         for path, module in named_modules(root):
             paths.setdefault(id(module), (module, []))[1].append(path)
+        compiled = [own[0] for each, own in paths.values() if self._forwards.is_compiled(each)]
         for waiter in waiters:
             met = [
-                self._met(module, tuple(own))
+                self._met(module, tuple(own), compiled)
                 for module, own in paths.values()
                 if any(map(waiter.wants, own))
                 or (name and any(waiter.wants(joined(name, path)) for path in own))
@@ -209,8 +210,11 @@ class ModuleCalls:
                     self._await(each.module, each.code, waiter)
             waiter.learned(met)
 
-    def _met(self, module: Any, paths: tuple[str, ...]) -> Met:
+    def _met(self, module: Any, paths: tuple[str, ...], compiled: Sequence[str]) -> Met:
         forward = self._forwards.of(module)
+        for path in compiled:
+            if forward.code is not None and paths[0].startswith(f"{path}." if path else ""):
+                return Met(paths, module, None, INSIDE_COMPILED)
         return Met(paths, module, forward.code, forward.problem)
 
     def _await(self, module: Any, code: types.CodeType, waiter: Waiter) -> None:

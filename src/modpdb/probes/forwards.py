@@ -15,6 +15,9 @@ from modpdb.probes.module_state import ModuleClass, describe_class
 Dispatches = Callable[[types.FunctionType], bool]
 """Whether a wrapper of a forward may call something else in its place."""
 
+_COMPILED = 'is compiled: torch.compiler.set_stance("force_eager") lets Python run its forward'
+INSIDE_COMPILED = f"is inside a module that {_COMPILED}"
+"""Why a module cannot stop that is called by a compiled one."""
 _MISSING = object()
 _FUNC: Any = functools.partial.__dict__["func"]
 _DEEPEST = 50  # wrappers around each other: a chain may lead back to itself
@@ -42,28 +45,34 @@ class Forwards:
 
     def of(self, module: Any) -> Forward:
         """The forward of *module*, which must be an nn.Module. Runs none of its code."""
-        cls = type(module)
-        described = self._classes.get(cls)
-        if described is None:
-            described = self._classes[cls] = describe_class(torch_or_none(), cls)
+        described = self._class(module)
         state = instance_dict(module)
         if "scripted" in described.special:
             return Forward(None, "is scripted: TorchScript runs its forward, no line of Python")
-        if "compiled" in described.special or state.get("_compiled_call_impl") is not None:
-            return Forward(
-                None,
-                "is compiled: torch.compile runs its forward; torch.compiler.set_stance"
-                '("force_eager") lets Python run it',
-            )
+        if self.is_compiled(module):
+            return Forward(None, _COMPILED)
         value = state.get("forward", _MISSING)
         if value is _MISSING:
-            value = class_attribute(cls, "forward", _MISSING)
+            value = class_attribute(type(module), "forward", _MISSING)
         code = self._code(value)
         if code is None:
             return Forward(None, f"has no forward in Python: it is a {class_name(type(value))}")
         if code.co_name == "_forward_unimplemented":
             return Forward(None, f"is a {described.name}, which has no forward to be called")
         return Forward(code)
+
+    def is_compiled(self, module: Any) -> bool:
+        """Whether torch.compile runs *module* and what it calls, called by its `__call__`."""
+        state = instance_dict(module)
+        special = self._class(module).special
+        return "compiled" in special or state.get("_compiled_call_impl") is not None
+
+    def _class(self, module: Any) -> ModuleClass:
+        cls = type(module)
+        described = self._classes.get(cls)
+        if described is None:
+            described = self._classes[cls] = describe_class(torch_or_none(), cls)
+        return described
 
     def _code(self, value: Any) -> types.CodeType | None:
         for _ in range(_DEEPEST):
