@@ -173,6 +173,11 @@ class NamedBreakpoint(bdb.Breakpoint):
     def __str__(self) -> str:
         return f"{self.kind} {self.number} at {self.spec}"
 
+    @property
+    def found(self) -> bool:
+        """Whether there is code at which it stops."""
+        return bool(self.spots)
+
     def missed(self) -> str | None:
         """At the run's end: what it waited for and did not come, None where nothing is to be
         said of that."""

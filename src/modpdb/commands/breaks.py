@@ -297,7 +297,7 @@ class BreakCommands(FilePlaces, BreakNumbers):
         return [
             f"{each.kind} {each.number} was never reached: {self._why_missing(each.spec)}"
             for each in named_breakpoints()
-            if not each.spots
+            if not each.found
         ]
 
     def _why_missing(self, place: Place) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -40,9 +40,7 @@ def _complete_paths(dbg: ModPdb, text: str) -> Iterator[str]:
             yield path
 
 
-@command(
-    "break-module", options={"--temporary": ""}, needs_frame=False, completes=_complete_paths
-)
+@command("break-module", options={"--temporary": ""}, needs_frame=False, completes=_complete_paths)
 def break_module(dbg: ModPdb, arguments: Arguments) -> None:
     """break-module [--temporary] GLOB[, CONDITION]    (b @GLOB, tbreak @GLOB)
 
@@ -91,15 +89,14 @@ def break_at_name(dbg: ModPdb, glob: str, temporary: bool, condition: str | None
 
 def break_at_module(dbg: ModPdb, glob: str, temporary: bool, condition: str | None) -> None:
     """Set the breakpoint, and say which modules it stops at where there are any."""
-    calls = dbg.module_calls
     for name, root in models_in_reach(dbg):
-        calls.learn(root, name)
+        dbg.module_calls.learn(root, name)
     breakpoint = ModuleBreakpoint(glob, temporary, condition)
     dbg.add_breakpoint(breakpoint)
     if not breakpoint.models:
         dbg.message(f"Breakpoint {breakpoint.number} pending: no model is there yet")
     elif not breakpoint.rows:
-        breakpoint.say(dbg, (), nearest_names(glob, islice(calls.known_paths(), _COMPLETED)))
+        breakpoint.say(dbg, (), breakpoint.near())
 
 
 @dataclass(frozen=True)
@@ -135,6 +132,7 @@ class ModuleBreakpoint(NamedBreakpoint):
         self.models = 0
         self._rows: dict[int, tuple[weakref.ref[Any], StopRow]] = {}  # by the id of the module
         self._said: set[StopRow] = set()
+        self._others: list[str] = []  # paths to choose from, while none is meant
 
     @property
     def rows(self) -> list[StopRow]:
@@ -145,8 +143,9 @@ class ModuleBreakpoint(NamedBreakpoint):
         condition = f", {self.cond}" if self.cond else ""
         return f"break-module {'--temporary ' * self.temporary}{self.glob}{condition}"
 
-    def learn(self, met: Sequence[Met]) -> list[StopRow]:
-        """Note the modules that it means in one more model; all of them where any is news."""
+    def learn(self, met: Sequence[Met], paths: Iterable[str]) -> list[StopRow]:
+        """Note the modules that it means in one more model, out of *paths*; all of them where any
+        is news."""
         from modpdb.views.module_breaks import StopRow
 
         self.models += 1
@@ -164,6 +163,7 @@ class ModuleBreakpoint(NamedBreakpoint):
                 self._rows[id(each.module)] = weakref.ref(each.module), row
             news |= row not in self._said and (not again or bool(row.problem))
         self._said.update(rows)
+        self._others = [] if self._rows else list(islice(paths, _COMPLETED))
         return rows if news else []
 
     def say(self, dbg: ModPdb, rows: Sequence[StopRow], near: Sequence[str] = ()) -> None:
@@ -179,13 +179,31 @@ class ModuleBreakpoint(NamedBreakpoint):
 
         return in_words(self.rows) if self.models else "pending: no model is there yet"
 
+    @property
+    def found(self) -> bool:
+        return True  # or missed() tells of it
+
+    def near(self) -> list[str]:
+        """Paths like the one that nothing has."""
+        return nearest_names(self.glob, self._others)
+
     def missed(self) -> str | None:
-        if self.hits or not self.spots:  # of which never_found() tells
+        if self.hits:
             return None
-        stops = [row for row in self.rows if not row.problem]
-        if len(stops) == 1:
-            return f"{self} was never reached: {stops[0].path or 'the model'} was not called"
-        return f"{self} was never reached: none of its {plural(len(stops), 'module')} was called"
+        rows = self.rows
+        stops = [row.path or "the model" for row in rows if not row.problem]
+        if not self.models:
+            why = "no module was called"
+        elif not rows:
+            near = self.near()
+            why = "no module of that path came" + f"; near: {', '.join(near)}" * bool(near)
+        elif not stops:
+            why = f"{rows[0].path or 'the model'} {rows[0].problem}"
+        elif len(stops) == 1:
+            why = f"{stops[0]} was not called"
+        else:
+            why = f"none of its {plural(len(stops), 'module')} was called"
+        return f"{self} was never reached: {why}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,8 +217,8 @@ class ModuleWaiter:
     def wants(self, path: str) -> bool:
         return matches(path, self.breakpoint.glob)
 
-    def learned(self, met: Sequence[Met]) -> None:
-        if rows := self.breakpoint.learn(met):
+    def learned(self, met: Sequence[Met], paths: Iterable[str]) -> None:
+        if rows := self.breakpoint.learn(met, paths):
             self.breakpoint.say(self.dbg, rows)
 
     def entered(self, frame: types.FrameType) -> bool:

@@ -10,16 +10,16 @@ from __future__ import annotations
 import threading
 import types
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from modpdb.breakpoints.engine import Engine
 from modpdb.breakpoints.locations import Locator, Search
+from modpdb.probes._torch import uncompiled
 from modpdb.probes.forwards import INSIDE_COMPILED, Dispatches, Forwards
 from modpdb.probes.module_paths import ModulePaths
 from modpdb.probes.module_state import is_module, named_modules
-from modpdb.probes.tree import joined
 
 _MODULE = "torch.nn.modules.module"
 _CALL = "_wrapped_call_impl"
@@ -43,8 +43,8 @@ class Waiter(Protocol):
     def wants(self, path: str) -> bool:
         """Whether the module of that path is meant; "" is that of a whole model."""
 
-    def learned(self, met: Sequence[Met]) -> None:
-        """A model has come: the modules in it that are meant."""
+    def learned(self, met: Sequence[Met], paths: Iterable[str]) -> None:
+        """A model has come: the modules in it that are meant, and the paths of all."""
 
     def entered(self, frame: types.FrameType) -> bool:
         """The forward of one of them is entered: whether to stop there. Must not raise."""
@@ -203,12 +203,12 @@ class ModuleCalls:
                 self._met(module, tuple(own), compiled)
                 for module, own in paths.values()
                 if any(map(waiter.wants, own))
-                or (name and any(waiter.wants(joined(name, path)) for path in own))
+                or (name and any(waiter.wants(_below(name, path)) for path in own))
             ]
             for each in met:
                 if each.code is not None:
                     self._await(each.module, each.code, waiter)
-            waiter.learned(met)
+            waiter.learned(met, (own[0] for _, own in paths.values()))
 
     def _met(self, module: Any, paths: tuple[str, ...], compiled: Sequence[str]) -> Met:
         forward = self._forwards.of(module)
@@ -229,16 +229,19 @@ class ModuleCalls:
 
     def _called(self, frame: types.FrameType) -> bool:
         """A module is called. Never stops: its forward does."""
-        module = frame.f_locals.get("self")
         try:
-            if not self.paths.knows(module) and is_module(module):
-                self._meet(module, frame)
-            into = self._into
-            if into is not None and into.thread == threading.get_ident():
-                self._follow(into, module)
+            uncompiled(self._look_at_call, frame)
         except Exception as error:  # it would be raised by the script's call
             self._note(f"*** modules: {type(error).__name__}: {error}")
         return False
+
+    def _look_at_call(self, frame: types.FrameType) -> None:
+        module = frame.f_locals.get("self")
+        if not self.paths.knows(module) and is_module(module):
+            self._meet(module, frame)
+        into = self._into
+        if into is not None and into.thread == threading.get_ident():
+            self._follow(into, module)
 
     def _follow(self, into: _Into, module: Any) -> None:
         code = self._forwards.of(module).code
@@ -264,6 +267,9 @@ class ModuleCalls:
 
     def _entered(self, frame: types.FrameType) -> bool:
         """A forward that somebody waits for is entered, by whatever instance of its class."""
+        return uncompiled(self._stops_at, frame)
+
+    def _stops_at(self, frame: types.FrameType) -> bool:
         module = self._owner(frame)
         code = self._engine.original(frame.f_code)
         stops = False
@@ -282,6 +288,10 @@ class ModuleCalls:
         code = frame.f_code
         first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
         return first if is_module(first) else next(called_modules(frame.f_back), None)
+
+
+def _below(name: str, path: str) -> str:
+    return f"{name}.{path}" if path else name
 
 
 def called_modules(frame: types.FrameType | None) -> Iterator[Any]:

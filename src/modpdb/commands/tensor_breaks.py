@@ -31,9 +31,7 @@ def _complete_names(dbg: ModPdb, text: str) -> Iterator[str]:
         yield from islice((gguf for gguf, _ in names.predicted), _COMPLETED)
 
 
-@command(
-    "break-tensor", options={"--temporary": ""}, needs_frame=False, completes=_complete_names
-)
+@command("break-tensor", options={"--temporary": ""}, needs_frame=False, completes=_complete_names)
 def break_tensor(dbg: ModPdb, arguments: Arguments) -> None:
     """break-tensor [--temporary] GLOB[, CONDITION]
 

@@ -85,7 +85,9 @@ class Forwards:
             elif kind in (types.MethodType, staticmethod, classmethod):
                 value = value.__func__
             elif is_a(value, functools.partial):
-                state = instance_dict(value)  # accelerate's: functools.update_wrapper(partial(…), …)
+                state = instance_dict(
+                    value
+                )  # accelerate's: functools.update_wrapper(partial(…), …)
                 value = state["__wrapped__"] if "__wrapped__" in state else _FUNC.__get__(value)
             else:
                 return None

@@ -60,10 +60,11 @@ def _problems(rows: Sequence[StopRow], alone: bool) -> list[RenderableType]:
     spoken of only where there is nothing else."""
     told = [row for row in rows if row.problem and (alone or not _is_container(row))]
     lines = folded((row.path, row.problem) for row in told)
-    return [
-        Text(f"{_INDENT}{printable(path or 'the whole model')} {printable(problem)}", "yellow")
+    cells = [
+        (Text(f"{_INDENT}{printable(path or 'the whole model')}"), Text(problem, "yellow"))
         for path, _, problem in lines[:_SHOWN]
     ]
+    return [Grid(cells, wrap=0), *_rest(len(lines))] if cells else []
 
 
 def _is_container(row: StopRow) -> bool:
