@@ -70,9 +70,9 @@ class SteppingPdb(TracingPdb):
                 self._stands_in = 0  # another frame may get the id
 
     def get_stack(self, f: types.FrameType | None, t: types.TracebackType | None) -> Any:
-        top = f
-        while t is not None:
-            top, t = t.tb_frame, t.tb_next
+        top, raised = f, t
+        while raised is not None:
+            top, raised = raised.tb_frame, raised.tb_next
         self._raw = False
         self._stands_in = 0
         if top is not None and top in self.plumbing:
