@@ -71,7 +71,7 @@ class SteppingPdb(TracingPdb):
 
     def get_stack(self, f: types.FrameType | None, t: types.TracebackType | None) -> Any:
         top, raised = f, t
-        while raised is not None:
+        while f is None and raised is not None:
             top, raised = raised.tb_frame, raised.tb_next
         self._raw = False
         self._stands_in = 0
