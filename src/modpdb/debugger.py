@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 from modpdb._pdbpp import pdbpp
 from modpdb.commands.breaks import BreakCommands
 from modpdb.commands.language import Typed, recognise, recognise_pdbs
+from modpdb.commands.module_stops import ModuleStops
 from modpdb.commands.registry import COMMANDS, Command, UsageError, load_commands
 from modpdb.early import EarlyLines
 from modpdb.prompt.first import prompt_at_once
 from modpdb.prompt.plain import PlainInput
 from modpdb.rcfile import RcLine, read_rc_files
 from modpdb.repairs import Quit
-from modpdb.tracing import TracingPdb
+from modpdb.stepping import SteppingPdb
 from modpdb.views.text import printable
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ _KNOWN_ARGUMENTS = set(inspect.signature(pdbpp.pdb.Pdb.__init__).parameters)
 _LEAVING = {"q", "quit", "exit", "EOF", "c", "cont", "continue", "debug"}
 
 
-class ModPdb(EarlyLines, BreakCommands, TracingPdb):
+class ModPdb(EarlyLines, ModuleStops, BreakCommands, SteppingPdb):
     """pdb for people who convert models: pdbpp's Pdb with modpdb's commands and breakpoints.
 
     Takes what pdb.Pdb takes. ``readrc`` means .modpdbrc files here.
@@ -114,8 +115,12 @@ class ModPdb(EarlyLines, BreakCommands, TracingPdb):
                     self.config.before_interaction_hook(self)
                     self._cmdloop()
                 self.forget()
-            if self.stages is not None:
-                self.stages.go_on()
+            self.go_on()
+
+    def go_on(self) -> None:
+        super().go_on()
+        if self.stages is not None:
+            self.stages.go_on()
 
     def in_forked_child(self) -> bool:
         """A forked child has the breakpoints but nobody who types: it never stops."""
@@ -172,8 +177,7 @@ class ModPdb(EarlyLines, BreakCommands, TracingPdb):
             if self.commands_doprompt[number] and not resumed:
                 self._cmdloop()
             self.forget()
-            if self.stages is not None:
-                self.stages.go_on()
+            self.go_on()
         return False
 
     # -- the loop ------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from typing import Any
 from modpdb.cli import Launch
 from modpdb.commands.tensor_breaks import never_met
 from modpdb.debugger import ModPdb
+from modpdb.plumbing import Plumbing
 from modpdb.presets import GENERIC, Preset, PresetError, preset_for, preset_named
 from modpdb.rcfile import read_rc_files
 from modpdb.repairs import Quit
@@ -213,6 +214,7 @@ def _file_name(launch: Launch) -> str:
 def _set_up_stages(debugger: ModPdb, preset: Preset, launch: Launch) -> None:
     from modpdb.presets.stages import Stages
 
+    debugger.plumbing = Plumbing(preset)
     debugger.stages = Stages(preset, debugger.engine, debugger.locator)
     debugger.stages.stop_only_at(launch.stops or preset.default)
     if launch.stops:
@@ -241,7 +243,7 @@ def _report_never_found(debugger: ModPdb, to_the_end: bool) -> None:
         lines = ", ".join(f"`{line}`" for line in debugger.waiting)
         missing.append(f"no stop came for what was to be run at one: {lines}")
     stages = debugger.stages
-    if to_the_end and stages is not None:
+    if to_the_end:
         missing += never_met()
     if to_the_end and stages is not None and stages.preset.name != GENERIC:
         missing += [

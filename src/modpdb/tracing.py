@@ -20,7 +20,7 @@ from modpdb.repairs import Quit, RepairedPdb
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
-class _PerThread:
+class PerThread:
     """An attribute that bdb keeps once in the debugger (all versions): each thread steps by
     itself, and with one for all breakpoints are met twice or not at all."""
 
@@ -42,17 +42,17 @@ class _PerThread:
 class TracingPdb(RepairedPdb):
     """RepairedPdb with the engine: traced is only what somebody steps through."""
 
-    botframe = _PerThread()
-    stopframe = _PerThread()
-    returnframe = _PerThread()
-    stoplineno = _PerThread(-1)
-    frame_returning = _PerThread()
-    enterframe = _PerThread()
-    currentbp = _PerThread(0)
-    _traces = _PerThread(False)
-    _tracer_before = _PerThread()
-    _untraced = _PerThread(False)
-    stopping_for = _PerThread()  # the breakpoint
+    botframe = PerThread()
+    stopframe = PerThread()
+    returnframe = PerThread()
+    stoplineno = PerThread(-1)
+    frame_returning = PerThread()
+    enterframe = PerThread()
+    currentbp = PerThread(0)
+    _traces = PerThread(False)
+    _tracer_before = PerThread()
+    _untraced = PerThread(False)
+    stopping_for = PerThread()  # the breakpoint
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.thread = threading.local()
@@ -409,11 +409,12 @@ class TracingPdb(RepairedPdb):
             self.locator.close()
 
     def get_stack(self, f: types.FrameType | None, t: types.TracebackType | None) -> Any:
-        """pdbpp's stack without our own frames at its bottom."""
+        """pdbpp's stack without our own frames at its bottom; hf_unhide shows none of them."""
         stack, index = super().get_stack(f, t)
         own = sum(frame.f_code.co_filename.startswith(_PACKAGE) for frame, _ in stack)
         if own == len(stack):
             return stack, index
+        self.fullstack = self.fullstack[own:]
         return stack[own:], max(0, index - own)
 
     @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""`b @GLOB` in scripts that no preset knows: where libraries read and write tensors by name."""
+"""`break-tensor` in scripts that no preset knows: where libraries read and write tensors by name."""
 
 import re
 from pathlib import Path
@@ -29,7 +29,7 @@ print("done")
 def test_where_libraries_handle_it(modpdb_run, tmp_path: Path) -> None:
     (tmp_path / "convert.py").write_text(SCRIPT)
     typed = (
-        "b @0.weight\nb @*.running_mean\nb @nothing\nb\nc\np sorted(tensors)[0]\nc\np filename\nc\n"
+        "break-tensor 0.weight\nbreak-tensor *.running_mean\nbreak-tensor nothing\nb\nc\np sorted(tensors)[0]\nc\np filename\nc\n"
         "p prefix, state_dict[prefix + 'weight'].shape\nc\np type(self).__name__\nc\np type(obj)\nc\n"
     )
     done = modpdb_run(["convert.py"], typed, cwd=tmp_path)
@@ -65,7 +65,7 @@ def test_from_pretrained(modpdb_run, llama_checkpoint: Path, tmp_path: Path) -> 
         "import sys\nfrom transformers import LlamaForCausalLM\n"
         "LlamaForCausalLM.from_pretrained(sys.argv[1])\nprint('done')\n"
     )
-    typed = "b @model.layers.1.mlp.up_proj\nc\np target_name\nc\n"
+    typed = "break-tensor model.layers.1.mlp.up_proj\nc\np target_name\nc\n"
     done = modpdb_run(["s.py", llama_checkpoint], typed, cwd=tmp_path)
     assert "(ModPdb) 'model.layers.1.mlp.up_proj.weight'\n" in done.stdout
     assert done.stdout.count("\ntensor ") == 1 and done.returncode == 0

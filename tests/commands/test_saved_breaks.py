@@ -138,7 +138,7 @@ def test_which_lines_edits_shift(modpdb_run, folder: Path) -> None:
     assert done.stdout.split("(ModPdb) ")[5].splitlines()[1:] == [
         f"  b late.py:3, x > 1{shifts}",
         "  b lib:late",
-        "  b @blk:5",
+        "  break-module blk:5",
         f"  tbreak lib.py:5{shifts}",  # the line of a class statement
     ]
 

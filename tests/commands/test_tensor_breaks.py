@@ -187,7 +187,7 @@ def test_bad_input_is_one_sentence(modpdb_run, convert, tmp_path: Path) -> None:
         "condition '1 +': invalid syntax",
     ]
     script = tmp_path / "convert_hf_to_gguf.py"
-    done = modpdb_run(["--no-preset", script], "b @tok\nc\n")
+    done = modpdb_run(["--no-preset", script], "break-tensor tok\nc\n")
     assert "*** where the script handles tensors is not known: no preset is on\n" in done.stdout
 
 

@@ -176,6 +176,16 @@ class NamedBreakpoint(bdb.Breakpoint):
     def __str__(self) -> str:
         return f"{self.kind} {self.number} at {self.spec}"
 
+    @property
+    def found(self) -> bool:
+        """Whether there is code at which it stops."""
+        return bool(self.spots)
+
+    def missed(self) -> str | None:
+        """At the run's end: what it waited for and did not come, None where nothing is to be
+        said of that."""
+        return None
+
     def reached(self, frame: types.FrameType, complain: Complain) -> bool:
         """Whether to stop in *frame*, which enters the function: bdb.effective's rules.
 

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import types
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from modpdb.breakpoints.books import NamedBreakpoint, is_over, named_breakpoints
@@ -31,6 +32,9 @@ from modpdb.views.text import printable
 if TYPE_CHECKING:
     from modpdb.breakpoints.engine import Engine
     from modpdb.breakpoints.locations import Locator
+
+SetAt = Callable[[str, bool, str | None], None]
+"""Sets a breakpoint at a place as typed, temporary or not, with a condition."""
 
 _NAMES = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
@@ -62,29 +66,38 @@ class BreakCommands(FilePlaces, BreakNumbers):
         many lines below its first (Class.method+3). What is not loaded yet is pending, and
         found when its module is imported. A function's breakpoint stops once per call, at its
         first line; that of a method which the class inherits only for instances of that class.
-        @GLOB stops at tensors by name: see break-tensor.
+        @GLOB stops at modules by path, as break-module does; in the conversion of a script that a
+        preset knows at tensors by name, as break-tensor does.
         Without PLACE: list the breakpoints.
         """
-        if not arg:
+        if arg:
+            self.set_breakpoint(arg, temporary, self._break_at)
+        else:
             self._list_breaks()
-            return
+
+    do_b = do_break
+
+    def set_breakpoint(self, arg: str, temporary: bool, set_at: SetAt) -> None:
+        """Set one at `PLACE[, CONDITION]`, by *set_at*, which says what came of it."""
         place, _, condition = (part.strip() for part in arg.partition(","))
         known = len(bdb.Breakpoint.bpbynumber)
         if problem := why_no_condition(condition):
             self.error(problem)
-        elif place.startswith("@"):
-            from modpdb.commands.tensor_breaks import break_at_tensor
-
-            # Mixed into ModPdb, which it is then.
-            break_at_tensor(self, place[1:].strip(), temporary, condition or None)  # type: ignore[arg-type]
-        elif match := LINE.fullmatch(place):
-            self._break_line(match["file"], int(match["line"]), temporary, condition or None)
         else:
-            self._break_function(place, temporary, condition or None)
+            set_at(place, temporary, condition or None)
         self.settle()
         self.set_nothing = len(bdb.Breakpoint.bpbynumber) == known
 
-    do_b = do_break
+    def _break_at(self, place: str, temporary: bool, condition: str | None) -> None:
+        if place.startswith("@"):
+            from modpdb.commands.module_breaks import break_at_name
+
+            # Mixed into ModPdb, which it is then.
+            break_at_name(self, place[1:].strip(), temporary, condition)  # type: ignore[arg-type]
+        elif match := LINE.fullmatch(place):
+            self._break_line(match["file"], int(match["line"]), temporary, condition)
+        else:
+            self._break_function(place, temporary, condition)
 
     def do_tbreak(self, arg: str) -> None:
         """tbreak [PLACE [, CONDITION]]
@@ -236,7 +249,9 @@ class BreakCommands(FilePlaces, BreakNumbers):
 
     def _numbers_at(self, place: str) -> list[int]:
         """The breakpoints that were set at *place*."""
-        if match := LINE.fullmatch(place):
+        if place.startswith("@"):
+            known, written = [], {place}
+        elif match := LINE.fullmatch(place):
             file = self.canonic(self.lookupmodule(match["file"].strip()) or match["file"])
             known = bdb.Breakpoint.bplist.get((file, int(match["line"])), [])
             written = {place}
@@ -282,7 +297,7 @@ class BreakCommands(FilePlaces, BreakNumbers):
         return [
             f"{each.kind} {each.number} was never reached: {self._why_missing(each.spec)}"
             for each in named_breakpoints()
-            if not each.spots
+            if not each.found
         ]
 
     def _why_missing(self, place: Place) -> str:

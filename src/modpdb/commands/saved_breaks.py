@@ -55,8 +55,10 @@ def save_breaks(dbg: ModPdb, arguments: Arguments) -> None:
 
 def _is_by_line(line: str) -> bool:
     """Whether what *line* sets is at FILE:LINE, not by a name."""
-    place = line.partition(" ")[2].partition(",")[0]
-    return not place.startswith("@") and LINE.fullmatch(place) is not None
+    name, _, rest = line.partition(" ")
+    place = rest.partition(",")[0]
+    by_name = name.startswith("break-") or place.startswith("@")
+    return not by_name and LINE.fullmatch(place) is not None
 
 
 def _commands(dbg: ModPdb, number: int) -> list[str]:

@@ -94,6 +94,14 @@ def held_modules(dbg: ModPdb) -> Held | Source:
     raise UsageError(_nothing_found(frames))
 
 
+def models_in_reach(dbg: ModPdb) -> Iterator[tuple[str, Any]]:
+    """What every frame of the stack holds, from the current one outwards: the expression that
+    reaches it there, and the module."""
+    if dbg.curframe is not None:
+        for _, variables in frames_outwards(dbg):
+            yield from _held_by(variables)
+
+
 def place_of(frame: types.FrameType) -> str:
     file = os.path.basename(frame.f_code.co_filename)
     return f"{frame.f_code.co_qualname}() at {file}:{frame.f_lineno}"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import traceback
 import types
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from modpdb.breakpoints.books import NamedBreakpoint, named_breakpoints
 from modpdb.commands.registry import Arguments, UsageError, command
 from modpdb.commands.targets import frames_outwards
+from modpdb.presets import GENERIC
 from modpdb.presets.tensors import Sighting, TensorPlaces
 from modpdb.views.text import printable
 
@@ -29,11 +31,14 @@ def _complete_names(dbg: ModPdb, text: str) -> Iterator[str]:
         yield from islice((gguf for gguf, _ in names.predicted), _COMPLETED)
 
 
-@command("break-tensor", needs_frame=False, completes=_complete_names)
+@command("break-tensor", options={"--temporary": ""}, needs_frame=False, completes=_complete_names)
 def break_tensor(dbg: ModPdb, arguments: Arguments) -> None:
-    """break-tensor GLOB[, CONDITION]    (b @GLOB, tbreak @GLOB)
+    """break-tensor [--temporary] GLOB[, CONDITION]
 
     Stop where a tensor of that name is first handled or written, once for each tensor.
+
+    In the conversion of a script that a preset knows, `b @GLOB` and `tbreak @GLOB` are short for
+    it; elsewhere these mean modules.
 
     In llama.cpp's conversions GLOB is matched against checkpoint names
     (model.layers.0.self_attn.q_proj.weight; of a LoRA adapter: those of the base model), which
@@ -48,15 +53,19 @@ def break_tensor(dbg: ModPdb, arguments: Arguments) -> None:
     """
     if not arguments.target:
         raise UsageError("break-tensor needs a name or glob: break-tensor GLOB[, CONDITION]")
-    dbg.do_break(f"@{arguments.target}")
+    temporary = bool(arguments.options.get("--temporary"))
+    dbg.set_breakpoint(arguments.target, temporary, partial(break_at_tensor, dbg))
+
+
+def at_means_tensors(dbg: ModPdb) -> bool:
+    """Whether `b @GLOB` is about tensors: under the preset of a converter; else about modules."""
+    preset = dbg.stages.preset if dbg.stages is not None else None
+    return preset is not None and preset.name != GENERIC and bool(preset.tensors)
 
 
 def break_at_tensor(dbg: ModPdb, glob: str, temporary: bool, condition: str | None) -> None:
     """Set the breakpoint, and say which tensors it will meet where that is known."""
     stages = dbg.stages
-    if not glob:
-        dbg.error("@ needs a name or glob of tensors after it: b @GLOB[, CONDITION]")
-        return
     if stages is None or not stages.preset.tensors:
         which = f"preset {stages.preset.name} does not say" if stages else "no preset is on"
         dbg.error(f"where the script handles tensors is not known: {which}")
@@ -103,7 +112,9 @@ class TensorBreakpoint(NamedBreakpoint):
 
     def setting_line(self) -> str:
         condition = f", {self.cond}" if self.cond else ""
-        return f"{'tbreak' if self.temporary else 'b'} @{self.glob}{condition}"
+        if at_means_tensors(self._dbg):
+            return f"{'tbreak' if self.temporary else 'b'} @{self.glob}{condition}"
+        return f"break-tensor {'--temporary ' * self.temporary}{self.glob}{condition}"
 
     def reached(self, frame: types.FrameType, complain: Callable[[str], None]) -> bool:
         said = self._guarded(lambda: self._first_meeting(frame), complain)
@@ -179,7 +190,6 @@ class TensorBreakpoint(NamedBreakpoint):
         return "where it can be seen (help break-tensor)"
 
     def missed(self) -> str | None:
-        """At the run's end: which of the tensors that it was to meet never came."""
         met = {name for _, name in self._met}
         if not met:
             since = "" if self._from_the_start else " after it was set"
@@ -194,9 +204,8 @@ class TensorBreakpoint(NamedBreakpoint):
 
 
 def never_met() -> list[str]:
-    """A sentence for each breakpoint whose tensors did not all come."""
-    points = [each for each in named_breakpoints() if isinstance(each, TensorBreakpoint)]
-    return [printable(said) for each in points if (said := each.missed())]
+    """A sentence for each breakpoint whose tensors or modules did not all come."""
+    return [printable(said) for each in named_breakpoints() if (said := each.missed())]
 
 
 def _names_here(dbg: ModPdb) -> TensorNames | None:

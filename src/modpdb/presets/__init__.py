@@ -20,6 +20,10 @@ from modpdb.breakpoints.locations import Spec
 from modpdb.plugins import entry_points
 
 GENERIC = "generic"
+_KEYS = (
+    *("name", "extends", "scripts", "default", "stages", "tensors", "tensors_known_at"),
+    *("plumbing", "dispatchers"),
+)
 
 
 class PresetError(Exception):
@@ -59,7 +63,12 @@ class TensorSpec:
 @dataclass(frozen=True, slots=True)
 class Preset:
     """What a preset file says; ``default`` names the stages that stop, ``known_at`` the stage at
-    which the names of all tensors are known, "" where none is."""
+    which the names of all tensors are known, "" where none is.
+
+    ``plumbing`` names functions that stepping goes through without a stop, and whose frames are
+    hidden; ``dispatchers`` those wrappers of a module's ``forward`` that may call another function
+    in its place, so that a breakpoint on the module stops in them.
+    """
 
     name: str
     scripts: tuple[str, ...]
@@ -68,6 +77,8 @@ class Preset:
     file: Path
     tensors: tuple[TensorSpec, ...] = ()
     known_at: str = ""
+    plumbing: tuple[Spec, ...] = ()
+    dispatchers: tuple[Spec, ...] = ()
 
 
 def all_presets() -> dict[str, Preset]:
@@ -111,14 +122,19 @@ def _files() -> Iterator[Path]:
 
 
 def read_preset(file: Path, known: dict[str, Preset] | None = None) -> Preset:
-    """Read one preset file, which may extend one of *known*. Raises PresetError."""
+    """Read one preset file, which may extend one of *known*. Raises PresetError.
+
+    The generic preset's plumbing and dispatchers are everyone's: others add to them.
+    """
     try:
         data = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise PresetError(f"{file}: not readable as TOML: {error}") from None
     reader = _Reader(file, data)
-    reader.allow("name", "extends", "scripts", "default", "stages", "tensors", "tensors_known_at")
-    base = _base(reader, known or {})
+    reader.allow(*_KEYS)
+    known = known or {}
+    base = _base(reader, known)
+    beneath = base or known.get(GENERIC)
     stages = {stage.name: stage for stage in (base.stages if base else ())}
     for name, table in reader.table("stages").items():
         stages[name] = _stage(_Reader(file, table, f"stages.{name}."), name)
@@ -140,6 +156,8 @@ def read_preset(file: Path, known: dict[str, Preset] | None = None) -> Preset:
         file,
         tuple(tensors.values()),
         known_at,
+        (*(beneath.plumbing if beneath else ()), *reader.specs("plumbing", ())),
+        (*(beneath.dispatchers if beneath else ()), *reader.specs("dispatchers", ())),
     )
 
 
@@ -200,9 +218,9 @@ class _Reader:
             raise self._wrong(self.prefix + key, value, "a list of strings")
         return tuple(value)
 
-    def specs(self, key: str) -> tuple[Spec, ...]:
+    def specs(self, key: str, missing: tuple[str, ...] | None = None) -> tuple[Spec, ...]:
         try:
-            return tuple(Spec.parse(text) for text in self.strings(key))
+            return tuple(Spec.parse(text) for text in self.strings(key, missing))
         except ValueError as error:
             raise PresetError(f"{self.file}: {self.prefix}{key}: {error}") from None
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 
 def torch_or_none() -> Any:
@@ -38,3 +41,22 @@ def collector_paused() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+def uncompiled(
+    function: Callable[_Arguments, _Result], *args: _Arguments.args, **kwargs: _Arguments.kwargs
+) -> _Result:
+    """Call *function* with torch.compile kept from compiling it, and from warning about it.
+
+    Where a compiled function calls Python, torch.compile looks at every call made from there: at
+    ours too, when a breakpoint is noticed.
+    """
+    if "torch._dynamo" not in sys.modules:
+        return function(*args, **kwargs)
+    from torch._C._dynamo.eval_frame import set_eval_frame
+
+    before = set_eval_frame(None)
+    try:
+        return function(*args, **kwargs)
+    finally:
+        set_eval_frame(before)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
-from modpdb.probes.module_state import named_modules
+from modpdb.probes._static import instance_dict
+from modpdb.probes.module_state import entries, named_modules
 
 
 class ModulePaths:
@@ -13,6 +14,7 @@ class ModulePaths:
 
     def __init__(self) -> None:
         self._found: dict[int, tuple[weakref.ref[Any], str, weakref.ref[Any]]] = {}
+        self._swept = 1_000  # so many are kept before those that are gone are looked for
 
     def learn(self, root: Any) -> None:
         """Note the path of every module in the model *root*; a shared one's is its first."""
@@ -22,6 +24,25 @@ class ModulePaths:
             if id(module) not in seen:
                 seen.add(id(module))
                 self._found[id(module)] = weakref.ref(module), path, model
+        if len(self._found) > self._swept:
+            found = list(self._found.items())
+            self._found = {key: each for key, each in found if each[0]() is not None}
+            self._swept = 2 * len(self._found)
+
+    def knows(self, module: Any) -> bool:
+        """Whether *module* is in a model that was learned: asked at every call of a module."""
+        found = self._found.get(id(module))
+        return found is not None and found[0]() is module
+
+    def still_stands(self, module: Any) -> bool:
+        """Whether *module* is where its path says: it may have been moved since."""
+        found = self._known(module)
+        at = None if found is None else found[2]()
+        if found is None or at is None:
+            return False
+        for name in found[1].split(".") if found[1] else ():
+            at = dict(entries(instance_dict(at), "_modules")).get(name)
+        return at is module
 
     def path(self, module: Any) -> str | None:
         """The path, "" of a model itself; None of a module in no model that was learned."""

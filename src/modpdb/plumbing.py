@@ -1,0 +1,41 @@
+"""Functions that stand between a line of a model and what it calls: stepping goes through."""
+
+from __future__ import annotations
+
+import types
+
+from modpdb.breakpoints.locations import Spec
+from modpdb.presets import GENERIC, Preset, preset_named
+
+
+class Plumbing:
+    """What presets say of it, asked of frames. ``original`` gives the code that the engine may
+    have replaced."""
+
+    def __init__(self, preset: Preset) -> None:
+        self._plumbing = preset.plumbing
+        self._dispatchers = preset.dispatchers
+        self._known: dict[int, tuple[types.CodeType, bool]] = {}  # by id; the code keeps that
+
+    @classmethod
+    def generic(cls) -> Plumbing:
+        """That of any script."""
+        return cls(preset_named(GENERIC))
+
+    def __contains__(self, frame: types.FrameType) -> bool:
+        """Whether *frame* runs plumbing: asked at every call while somebody steps."""
+        code = frame.f_code
+        known = self._known.get(id(code))
+        if known is None:
+            found = _among(self._plumbing, frame.f_globals.get("__name__"), code)
+            known = self._known[id(code)] = code, found
+        return known[1]
+
+    def dispatches(self, function: types.FunctionType) -> bool:
+        """Whether *function* wraps a forward and may call another one in its place."""
+        module = function.__globals__.get("__name__")
+        return _among(self._dispatchers, module, function.__code__)
+
+
+def _among(specs: tuple[Spec, ...], module: object, code: types.CodeType) -> bool:
+    return isinstance(module, str) and any(spec.names(module, code.co_qualname) for spec in specs)
