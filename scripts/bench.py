@@ -32,7 +32,7 @@ from benchmarks.pythons import on_each, one_of_each_minor
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = (
-    *("modpdb", "torch", "transformers", "pdbpp", "prompt_toolkit", "rich", "bytecode"),
+    *("modpdb", "torch", "transformers", "pdbpp", "prompt_toolkit", "rich"),
     *("torchinfo", "debugpy"),
 )
 ONLY_311, FROM_312 = range(11, 12), range(12, 100)

@@ -29,7 +29,7 @@ TIMEOUT = 8 * 60
 
 CORE = (
     *("pdbpp", "fancycompleter", "pyrepl", "prompt_toolkit", "wcwidth", "rich", "pygments"),
-    *("markdown-it-py", "mdurl", "bytecode"),
+    *("markdown-it-py", "mdurl"),
 )
 """What modpdb imports without torch, with all that those need in turn."""
 

@@ -60,7 +60,6 @@ class TracingPdb(RepairedPdb):
         self.locator = Locator(self.engine.wiring, self.canonic)
         self._lines: dict[tuple[str, int], tuple[LineSearch, Callable[..., bool]]] = {}
         self._prompt_lock = threading.RLock()
-        self._stopped_at: dict[int, tuple[int, int]] = {}  # by thread: frame and offset
         super().__init__(*args, **kwargs)
         self.ended = False  # post-mortem: nothing runs any more
         self.waiting: list[str] = []  # lines to run at the next stop
@@ -90,6 +89,26 @@ class TracingPdb(RepairedPdb):
         if self.quitting:
             self._leave()
 
+    def wake_at_return(self, frame: types.FrameType) -> None:
+        """Stop at the return event of *frame*, which is about to come."""
+        self._set_stopinfo(frame.f_back, frame)
+        self.trace_from(frame)
+
+    def stop_at_return(self, frame: types.FrameType, value: object) -> None:
+        """Stop in *frame*, which returns *value* now."""
+        self._set_stopinfo(None, None)
+        if self.botframe is None:
+            self.botframe = _bottom(frame)
+        self._untraced, self.frame_returning = True, frame
+        try:
+            self.user_return(frame, value)
+        finally:
+            self._untraced, self.frame_returning = False, None
+        if self.stopframe is frame and self.stoplineno != -1:
+            self._set_stopinfo(None, None)  # `n` or `unt`, as bdb's dispatch_return has it
+        if self.quitting:
+            self._leave()
+
     def stops_anyway(self, frame: types.FrameType, line: int = sys.maxsize) -> bool:
         """Whether stepping stops, or has stopped, at this line event of *frame*.
 
@@ -97,7 +116,7 @@ class TracingPdb(RepairedPdb):
         bdb does not ask them.
         """
         # Asked at every hit: the attributes of a thread are slow to get.
-        if self._stopped_at and self._has_stopped_at(frame):
+        if self.engine.stepped and self._has_stopped_at(frame):
             return True
         if frame.f_trace is None or not self._traces:
             return False
@@ -110,16 +129,11 @@ class TracingPdb(RepairedPdb):
         wiring = self.engine.wiring
         jumped = frame.f_lasti != at  # then no alarm follows
         if wiring.rings_after_line_event and not jumped and wiring.waits_at(frame.f_code, line):
-            self._stopped_at[threading.get_ident()] = id(frame), at
+            self.engine.stepped[threading.get_ident()] = id(frame), at
 
     def _has_stopped_at(self, frame: types.FrameType) -> bool:
         """Whether a tracer's line event has stopped where now the alarm rings."""
-        return self._stopped_at.get(threading.get_ident()) == (id(frame), frame.f_lasti)
-
-    def alarm_is_over(self) -> None:
-        """All have been asked about the event at which the alarm has rung."""
-        if self._stopped_at:
-            self._stopped_at.pop(threading.get_ident(), None)
+        return self.engine.stepped.get(threading.get_ident()) == (id(frame), frame.f_lasti)
 
     # pdb says `--Call--` and the like before interaction() has the prompt to itself.
 
@@ -149,7 +163,7 @@ class TracingPdb(RepairedPdb):
         if self.in_forked_child():
             sys.settrace(None)  # the child of one that is stepped through
             return None
-        if self.engine.wiring.tracer.look(frame, event):
+        if self.engine.wiring.tracer.look(frame, event, arg):
             return frame.f_trace
         if event == "call" and not self._may_stop_in(frame):
             return frame.f_trace
@@ -281,12 +295,14 @@ class TracingPdb(RepairedPdb):
             self._watch_line(filename, lineno)
 
     def _watch_line(self, file: str, line: int) -> None:
+        stepped, complain = self.engine.stepped, self.complain
+        position = file, line
+
         def reached(frame: types.FrameType) -> bool:
             # The first is asked here too: this is the way of every false condition.
-            stepping = self._stopped_at or frame.f_trace is not None
-            if stepping and self.stops_anyway(frame, line):
+            if (stepped or frame.f_trace is not None) and self.stops_anyway(frame, line):
                 return False
-            breakpoint = reached_line(file, line, frame, self.complain)
+            breakpoint = reached_line(position, frame, complain)
             if breakpoint is None:
                 return False
             self.stopped_by(breakpoint)

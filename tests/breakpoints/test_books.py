@@ -44,7 +44,7 @@ def by_bdb(frame: Any) -> bdb.Breakpoint | None:
 
 
 def by_us(frame: Any) -> bdb.Breakpoint | None:
-    found = reached_line(FILE, LINE, frame, lambda problem: None)
+    found = reached_line((FILE, LINE), frame, lambda problem: None)
     if found and is_over(found):
         found.deleteMe()
     return found
@@ -84,13 +84,13 @@ def test_as_bdb_decides(
 
 
 def test_a_line_without_breakpoints() -> None:
-    assert reached_line(FILE, 99, frame_at(1, 99), print) is None
+    assert reached_line((FILE, 99), frame_at(1, 99), print) is None
 
 
 def test_a_failing_condition_stops_and_says_why() -> None:
     breakpoint = bdb.Breakpoint(FILE, LINE, temporary=True, cond="n.nothing")
     said: list[str] = []
-    assert reached_line(FILE, LINE, frame_at(1, LINE), said.append) is breakpoint
+    assert reached_line((FILE, LINE), frame_at(1, LINE), said.append) is breakpoint
     assert said == [
         "condition of breakpoint 1: AttributeError: 'int' object has no attribute 'nothing'"
     ]
@@ -100,9 +100,9 @@ def test_a_failing_condition_stops_and_says_why() -> None:
 def test_a_changed_condition_counts_at_once() -> None:
     breakpoint = bdb.Breakpoint(FILE, LINE, cond="n == 1")
     frame = frame_at(1, LINE)
-    assert reached_line(FILE, LINE, frame, print)
+    assert reached_line((FILE, LINE), frame, print)
     breakpoint.cond = "n == 2"  # as pdb's `condition` does
-    assert not reached_line(FILE, LINE, frame, print)
+    assert not reached_line((FILE, LINE), frame, print)
 
 
 def run_in_threads(work: Callable[[], object], threads: int = 8) -> None:
@@ -125,7 +125,7 @@ def test_threads_lose_no_hit() -> None:
 
     def work() -> None:
         for n in (1, 2) * 500:
-            if found := reached_line(FILE, LINE, frame_at(n, LINE), print):
+            if found := reached_line((FILE, LINE), frame_at(n, LINE), print):
                 stops.append(found)
 
     run_in_threads(work)
@@ -144,7 +144,7 @@ def test_a_temporary_breakpoint_stops_one_thread() -> None:
     def work() -> None:
         frame = frame_at(1, LINE)
         frame.f_locals["slow"] = slow
-        if found := reached_line(FILE, LINE, frame, print):
+        if found := reached_line((FILE, LINE), frame, print):
             stops.append(found)
 
     run_in_threads(work)
@@ -164,7 +164,7 @@ def test_a_false_condition_costs_little() -> None:
             best = min(best, (time.perf_counter() - begin) / 2000)
         return best
 
-    ours = cost(lambda: reached_line(FILE, LINE, frame, print))
+    ours = cost(lambda: reached_line((FILE, LINE), frame, print))
     theirs = cost(lambda: bdb.effective(FILE, LINE, frame))
     assert ours < theirs / 2, (ours, theirs)
 

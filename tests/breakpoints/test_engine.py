@@ -26,7 +26,11 @@ class Sleeper:
     def stop_now(self, frame: FrameType) -> None:
         self.woken.append((frame.f_code.co_name, frame.f_lineno))
 
-    def alarm_is_over(self) -> None: ...
+    def wake_at_return(self, frame: FrameType) -> None:
+        self.woken.append((f"{frame.f_code.co_name} returns", 0))
+
+    def stop_at_return(self, frame: FrameType, value: object) -> None:
+        self.woken.append((f"{frame.f_code.co_name} returns", 0))
 
 
 @pytest.fixture
@@ -109,6 +113,45 @@ def test_a_line_each_time_it_comes(engine: Engine) -> None:
     assert loop(4) == 6
     assert seen.values == [0, 0, 1, 3]
     clear(engine, seen)
+
+
+def maybe(n: int) -> int:
+    try:
+        if n == 0:
+            raise ValueError
+        return n * 2
+    finally:
+        n += 1
+
+
+def test_what_a_call_returns(engine: Engine) -> None:
+    """Not what a generator yields, nor a call that raises."""
+    returned: list[Any] = []
+
+    def stops(frame: FrameType, value: object) -> bool:
+        returned.append((frame.f_code.co_name, frame.f_locals["n"], value))
+        return value == 4
+
+    for function in (maybe, numbers, recursive):
+        engine.watch_return(engine.original(function.__code__), stops)
+    wiring().settle()
+    maybe(1)
+    with pytest.raises(ValueError):
+        maybe(0)
+    list(numbers(2)), recursive(1)
+    assert returned == [
+        ("maybe", 2, 2),
+        ("numbers", 2, None),
+        ("recursive", 0, 0),
+        ("recursive", 1, 0),
+    ]
+    assert engine.debugger.woken == []  # type: ignore[attr-defined]
+    maybe(2)
+    assert engine.debugger.woken == [("maybe returns", 0)]  # type: ignore[attr-defined]
+    engine.unwatch(stops)
+    wiring().settle()
+    maybe(2)
+    assert len(returned) == 5
 
 
 def test_lambdas_comprehensions_and_nested_functions(engine: Engine) -> None:

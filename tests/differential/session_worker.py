@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
-import importlib.util
 import io
 import json
 import os
@@ -56,15 +55,14 @@ STARTS: dict[str, Callable[[str], None]] = {"pdb": start_pdb, "modpdb": start_mo
 PROGRAMS_IMPORT = ("asyncio", "contextlib", "pathlib")
 IMPORTED_BEFORE = {
     "pdb": ("pdb", *PROGRAMS_IMPORT),
-    "modpdb": ("modpdb.launcher", "modpdb.probes.values", "bytecode", *PROGRAMS_IMPORT),
+    "modpdb": ("modpdb.launcher", "modpdb.probes.values", *PROGRAMS_IMPORT),
 }
 
 
 def main() -> None:
     name = sys.argv[1]
     for module in IMPORTED_BEFORE[name]:
-        if importlib.util.find_spec(module) is not None:  # bytecode is not wanted everywhere
-            importlib.import_module(module)
+        importlib.import_module(module)
     if name == "modpdb":
         from modpdb.commands.registry import load_commands
 

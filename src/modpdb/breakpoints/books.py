@@ -20,17 +20,20 @@ _SHOWN = 3
 
 
 def reached_line(
-    file: str, line: int, frame: types.FrameType, complain: Complain
+    position: tuple[str, int], frame: types.FrameType, complain: Complain
 ) -> bdb.Breakpoint | None:
-    """The breakpoint that stops in *frame*, which is about to run *line* of *file*:
+    """The breakpoint that stops in *frame*, which is about to run *position*, a file and a line:
     bdb.effective, with each condition compiled once.
 
     A condition that raises stops, as in pdb, and *complain* is told why. A temporary breakpoint
     that stops is over (`is_over`): it is for the caller to delete.
     """
-    for each in tuple(bdb.Breakpoint.bplist.get((file, line), ())):  # another thread may clear
-        meant = not each.funcname or bdb.checkfuncname(each, frame)
-        if meant and each.enabled and _stops(each, frame, complain):
+    for each in tuple(bdb.Breakpoint.bplist.get(position, ())):  # another thread may clear
+        if (
+            each.enabled
+            and (not each.funcname or bdb.checkfuncname(each, frame))
+            and _stops(each, frame, complain)
+        ):
             return each
     return None
 
@@ -67,7 +70,7 @@ def _stops(breakpoint: bdb.Breakpoint, frame: types.FrameType, complain: Complai
     return True
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.cache  # what a person types
 def compiled(condition: str) -> types.CodeType:
     """Raises SyntaxError. By the text, which pdb's `condition` and the script may change."""
     return compile(condition.lstrip(" \t"), "<condition>", "eval", dont_inherit=True)

@@ -12,9 +12,9 @@ import contextlib
 import functools
 import os
 import sys
-import threading
 import types
 from collections.abc import Callable, Iterator
+from threading import get_ident
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Reached = Callable[[types.FrameType], bool]
 """Asked when the program comes by: stop there? Must not raise; may be asked in any thread."""
+Returned = Callable[[types.FrameType, object], bool]
+"""The same, of a call that is about to return: its frame and what it returns."""
 
 # A stop in what makes the stops would stop there anew.
 _MACHINERY = tuple(os.sep + name for name in ("bdb.py", "pdb.py", "pdbpp.py"))
@@ -39,8 +41,11 @@ class Debugger(Protocol):
     def stop_now(self, frame: types.FrameType) -> object:
         """Stop in *frame*, whose line event this is."""
 
-    def alarm_is_over(self) -> None:
-        """All have been asked about the line event at hand."""
+    def wake_at_return(self, frame: types.FrameType) -> object:
+        """Stop at the return event of *frame*, which is about to come."""
+
+    def stop_at_return(self, frame: types.FrameType, value: object) -> object:
+        """Stop in *frame*, which returns *value* now."""
 
 
 class Watch:
@@ -48,7 +53,7 @@ class Watch:
 
     __slots__ = ("engine", "reached")
 
-    def __init__(self, reached: Reached, engine: Engine) -> None:
+    def __init__(self, reached: Reached | Returned, engine: Engine) -> None:
         self.reached = reached
         self.engine = engine
 
@@ -61,7 +66,7 @@ class Watch:
 
 
 class WatchedCode:
-    """A code object in which somebody waits: at its entry, at some of its lines.
+    """A code object in which somebody waits: at its entry, at some of its lines, at its return.
 
     The tuples are replaced and never changed: other threads may be going through them.
     """
@@ -70,6 +75,7 @@ class WatchedCode:
         self.code = code
         self.entry: tuple[Watch, ...] = ()
         self.lines: dict[int, tuple[Watch, ...]] = {}
+        self.exit: tuple[Watch, ...] = ()
 
     def add(self, watch: Watch, line: int | None) -> None:
         if watch in (self.entry if line is None else self.lines.get(line, ())):
@@ -79,20 +85,24 @@ class WatchedCode:
         else:
             self.lines = {**self.lines, line: (*self.lines.get(line, ()), watch)}
 
-    def remove(self, engine: Engine, reached: Reached) -> bool:
+    def add_exit(self, watch: Watch) -> None:
+        if watch not in self.exit:
+            self.exit += (watch,)
+
+    def remove(self, engine: Engine, reached: Reached | Returned) -> bool:
         """Whether there was such a watch."""
 
         def without(watches: tuple[Watch, ...]) -> tuple[Watch, ...]:
             return tuple(w for w in watches if w.engine is not engine or w.reached != reached)
 
-        before = self.entry, self.lines
-        self.entry = without(self.entry)
+        before = self.entry, self.lines, self.exit
+        self.entry, self.exit = without(self.entry), without(self.exit)
         kept = {line: without(watches) for line, watches in self.lines.items()}
         self.lines = {line: watches for line, watches in kept.items() if watches}
-        return before != (self.entry, self.lines)
+        return before != (self.entry, self.lines, self.exit)
 
     def is_watched(self) -> bool:
-        return bool(self.entry or self.lines)
+        return bool(self.entry or self.lines or self.exit)
 
     def entered(self, frame: types.FrameType) -> None:
         """*frame*, a new call, stands before its first line."""
@@ -101,54 +111,69 @@ class WatchedCode:
     def at_line(self, frame: types.FrameType, line: int) -> bool:
         """This is the line event of *line*; whether it was stopped at."""
         stopped = who_stops(self.lines.get(line, ()), frame)
-        if _at_work:
-            _at_work[-1].debugger.alarm_is_over()
+        if _at_work and _at_work[-1].stepped:
+            _at_work[-1].stepped.pop(get_ident(), None)
         for engine in stopped:
             engine.debugger.stop_now(frame)
         return bool(stopped)
 
+    def will_return(self, frame: types.FrameType, value: object) -> None:
+        """*frame* stands before its return of *value*."""
+        for engine in who_stops(self.exit, frame, value):
+            _quietly(engine.debugger.wake_at_return, frame)
 
-class _Thread(threading.local):
-    """Of this thread: debuggers at their prompt, and whether somebody is asked just now. What is
-    evaluated there rings no alarm."""
+    def returns(self, frame: types.FrameType, value: object) -> bool:
+        """This is the return event of *frame*; whether it was stopped at."""
+        stopped = who_stops(self.exit, frame, value)
+        for engine in stopped:
+            engine.debugger.stop_at_return(frame, value)
+        return bool(stopped)
 
-    resting: tuple[Engine, ...] = ()
-    ringing = False
 
-
-_thread = _Thread()
+# By thread: where somebody is asked just now, and the debuggers at their prompt. What is evaluated
+# there rings no alarm. (No threading.local: its attributes take longer, and every hit asks.)
+_ringing: set[int] = set()
+_resting: dict[int, tuple[Engine, ...]] = {}
 _at_work: list[Engine] = []  # the last is woken: as bdb's instances, only one traces at a time
 
 
-def who_stops(watches: tuple[Watch, ...], frame: types.FrameType) -> tuple[Engine, ...]:
+def who_stops(
+    watches: tuple[Watch, ...], frame: types.FrameType, *value: object
+) -> tuple[Engine, ...]:
     """All are asked: a stage must see a call even where a breakpoint stops it already."""
     at_work = _at_work[-1] if _at_work else None
-    if _thread.ringing or at_work in _thread.resting:
+    thread = get_ident()
+    if thread in _ringing or (_resting and at_work in _resting.get(thread, ())):
         return ()
-    _thread.ringing = True
+    _ringing.add(thread)
     stops = False
     try:
         for watch in watches:
-            if watch.engine is at_work and watch.reached(frame):
+            if watch.engine is at_work and watch.reached(frame, *value):
                 stops = True
     finally:
-        _thread.ringing = False
+        _ringing.discard(thread)
     return (at_work,) if stops and at_work is not None else ()
 
 
 def wake(watches: tuple[Watch, ...], frame: types.FrameType) -> None:
     """Ask *watches*; let the debugger of one that stops do so at the next line event of *frame*."""
     for engine in who_stops(watches, frame):
-        _thread.ringing = True  # a breakpoint in what this calls must not ring
-        try:
-            engine.debugger.wake(frame)
-        finally:
-            _thread.ringing = False
+        _quietly(engine.debugger.wake, frame)
+
+
+def _quietly(wake: Callable[[types.FrameType], object], frame: types.FrameType) -> None:
+    """A breakpoint in what this calls does not ring."""
+    _ringing.add(get_ident())
+    try:
+        wake(frame)
+    finally:
+        _ringing.discard(get_ident())
 
 
 def is_ringing() -> bool:
     """Whether somebody is asked just now, in this thread."""
-    return _thread.ringing
+    return get_ident() in _ringing
 
 
 class Wiring:
@@ -267,9 +292,11 @@ class Wiring:
     def after_fork(self) -> None:
         """In a forked child: ring no more."""
         _at_work.clear()
+        _ringing.clear()
+        _resting.clear()
         self._begins.clear()
         for place in self.places():
-            place.entry, place.lines = (), {}
+            place.entry, place.lines, place.exit = (), {}, ()
             self.changed(place)
         self.tracer.trace_only({})
 
@@ -302,6 +329,9 @@ class Engine:
 
     def __init__(self, debugger: Debugger) -> None:
         self.debugger = debugger
+        self.stepped: dict[int, tuple[int, int]] = {}
+        """By thread: frame and offset of the line event at which stepping has stopped, where the
+        alarm for it is yet to ring."""
 
     @property
     def wiring(self) -> Wiring:
@@ -316,7 +346,15 @@ class Engine:
         place.add(Watch(reached, self), line)
         wiring().changed(place)
 
-    def unwatch(self, reached: Reached) -> None:
+    def watch_return(self, code: types.CodeType, returned: Returned) -> None:
+        """Ask *returned* whenever a call of *code* is about to return: not where it raises, and of
+        a generator not where it yields. On 3.11 calls that run already are seen if there was a
+        breakpoint in *code* when they began."""
+        place = wiring().place(code)
+        place.add_exit(Watch(returned, self))
+        wiring().changed(place)
+
+    def unwatch(self, reached: Reached | Returned) -> None:
         for place in wiring().places():
             if place.remove(self, reached):
                 wiring().changed(place)
@@ -339,9 +377,12 @@ class Engine:
     @contextlib.contextmanager
     def resting(self) -> Iterator[None]:
         """In this thread, while the debugger is at its prompt."""
-        before = _thread.resting
-        _thread.resting = (*before, self)
+        thread = get_ident()
+        before = _resting.get(thread, ())
+        _resting[thread] = (*before, self)
         try:
             yield
         finally:
-            _thread.resting = before
+            _resting[thread] = before
+            if not before:
+                del _resting[thread]

@@ -5,6 +5,9 @@ another line than p, or when i is jumped back to. So a hook stands on exactly th
 instruction is reached by edges that fire and others that do not, only the former are led through
 it. The hooks have no source location: tracers, tracebacks and coverage see the lines they would
 see without.
+
+What is neither a jump nor a hook is copied byte for byte, out of the code and out of its tables.
+Objects of all instructions, as the bytecode library makes them, take six times as long.
 """
 
 from __future__ import annotations
@@ -13,22 +16,12 @@ import dis
 import functools
 import itertools
 import types
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from bytecode import ConcreteBytecode, ConcreteInstr
-from bytecode.concrete import ExceptionTableEntry
-from bytecode.instr import InstrLocation
+from modpdb.breakpoints.flow import BACKWARD, CACHES, EXTENDED_ARG, OP, Flow, NoFlow
 
-_NOWHERE = InstrLocation(None, None, None, None)
-_NEVER_FALL_THROUGH = {
-    *("RETURN_VALUE", "RAISE_VARARGS", "RERAISE"),
-    *("JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT"),
-}
 _STACK = 3  # what a hook needs on top of what is there
-
-_Position = tuple[int | None, int | None, int | None, int | None]
 
 
 class CannotInject(Exception):
@@ -37,26 +30,26 @@ class CannotInject(Exception):
 
 @dataclass(frozen=True)
 class Hooks:
-    """Names of builtins to call: None, or a function without arguments, looked up anew each time.
+    """Names of builtins to call: None, or a function, looked up anew each time.
 
     ``entry`` is called once per call, before the first line; ``lines`` before the line events of
-    these lines. ``made`` is called with every function that the code makes, as soon as it is made.
+    these lines. ``returned`` is called with what is returned, ``made`` with every function that the
+    code makes, as soon as it is made.
     """
 
     entry: str | None = None
     lines: Mapping[int, str] = field(default_factory=dict)
+    returned: str | None = None
     made: str | None = None
 
 
 def inject(code: types.CodeType, hooks: Hooks) -> types.CodeType:
     """A copy of *code* with *hooks*. Raises CannotInject."""
     try:
-        concrete = ConcreteBytecode.from_code(code)
-        flow = _Flow(concrete)
-        return _Writer(flow, hooks, concrete).written(code)
-    except CannotInject:
-        raise
-    except Exception as error:  # of the library, for a code object it does not understand
+        return _Writer(code, hooks).written()
+    except NoFlow as error:
+        raise CannotInject(str(error)) from None
+    except (LookupError, ValueError) as error:  # other compilers' code, in whatever way it is odd
         raise CannotInject(f"{type(error).__name__}: {error}") from error
 
 
@@ -71,247 +64,265 @@ def lines_in_loops(code: types.CodeType) -> set[int]:
     return found
 
 
-class _Flow:
-    """The instructions of a code object, by index, and the edges between them.
+# -- what is put in --------------------------------------------------------------------------------
 
-    ``instructions`` holds the inline caches too, as the library has them.
-    """
 
-    def __init__(self, concrete: ConcreteBytecode) -> None:
-        self.instructions: list[ConcreteInstr] = list(concrete)
-        self.names = [each.name for each in self.instructions]
-        self.lines = [each.location.lineno for each in self.instructions]
-        if "RESUME" not in self.names:
-            raise CannotInject("no RESUME instruction")
-        self.entry = self.names.index("RESUME")
-        self.index_at: list[int] = []  # by offset in code units
-        for i, each in enumerate(self.instructions):
-            self.index_at += [i] * (each.size // 2)
-        self.target: dict[int, int] = {}  # of each jump
-        self._falls: dict[int, int] = {}
-        self._jumps: dict[int, list[int]] = defaultdict(list)
-        self._find_edges()
-        self._tried: dict[int, list[range]] = defaultdict(list)  # by the handler
-        for entry in concrete.exception_table:
-            self._tried[self.index_at[entry.target]].append(self.tried(entry))
+def _assembled(op: str | int, arg: int = 0, prefixes: int = 0) -> bytes:
+    """An instruction with its inline caches, and at least so many EXTENDED_ARGs."""
+    number = OP[op] if isinstance(op, str) else op
+    prefixes = max(prefixes, _prefixes(arg))
+    extended = [bytes((EXTENDED_ARG, arg >> 8 * k & 0xFF)) for k in range(prefixes, 0, -1)]
+    return b"".join(extended) + bytes((number, arg & 0xFF)) + bytes(2 * CACHES[number])
 
-    def _find_edges(self) -> None:
-        previous: int | None = None
-        offset = 0
-        for i, each in enumerate(self.instructions):
-            if self.names[i] != "CACHE":
-                if previous is not None:
-                    self._falls[i] = previous
-                to = each.get_jump_target(offset)
-                if to is not None:
-                    self.target[i] = self.index_at[to]
-                    self._jumps[self.index_at[to]].append(i)
-                previous = None if self.names[i] in _NEVER_FALL_THROUGH else i
-            offset += each.size // 2
 
-    def fires(self, p: int, i: int) -> bool:
-        """Whether going from instruction *p* to *i* raises a line event."""
-        if self.lines[i] is None or self.names[i] == "RESUME" or i <= self.entry:
-            return False
-        if p <= self.entry or self.lines[p] != self.lines[i]:
-            return True
-        return i < p and self.names[i] != "SEND"  # CPython leaves that out
+def _prefixes(arg: int) -> int:
+    """How many EXTENDED_ARGs *arg* needs."""
+    return (max(arg, 1).bit_length() - 1) // 8
 
-    def falling_fires(self, i: int) -> bool | None:
-        """Whether an event fires when *i* is reached from above; None where it never is."""
-        return self.fires(self._falls[i], i) if i in self._falls else None
 
-    def tried(self, entry: ExceptionTableEntry) -> range:
-        """The instructions that *entry* of the exception table covers."""
-        return range(self.index_at[entry.start_offset], self.index_at[entry.stop_offset] + 1)
+@functools.cache
+def _call_if_set() -> bytes:
+    """Call the function on top of the stack, unless it is None: then this takes 5 ns."""
+    call = _assembled("PUSH_NULL") + _assembled("SWAP", 2)
+    call += _assembled("PRECALL", 0) + _assembled("CALL", 0)
+    look = _assembled("COPY", 1) + _assembled("POP_JUMP_FORWARD_IF_NONE", len(call) // 2)
+    return look + call + _assembled("POP_TOP")
 
-    def may_fire(self, i: int) -> bool:
-        return bool(
-            self.falling_fires(i)
-            or any(self.fires(p, i) for p in self._jumps.get(i, ()))
-            or any(self.fires(p, i) for tried in self._tried.get(i, ()) for p in tried)
-        )
+
+def _call_with_top(name: int) -> bytes:
+    """Call the builtin number *name*, unless it is None, with what is on top of the stack, and
+    leave that there. No other thread can come in between the two looks at the builtin."""
+    call = _assembled("LOAD_GLOBAL", name << 1 | 1) + _assembled("COPY", 3)
+    call += _assembled("PRECALL", 1) + _assembled("CALL", 1) + _assembled("POP_TOP")
+    look = _assembled("POP_JUMP_FORWARD_IF_NONE", len(call) // 2)
+    return _assembled("LOAD_GLOBAL", name << 1) + look + call
+
+
+@dataclass(slots=True)
+class _Around:
+    """What is put around one instruction, in this order."""
+
+    skip: bool = False  # a jump over the hook, for those who come from above
+    hook: bytes = b""  # for its line event
+    told: bytes = b""  # of what it will return
+    behind: bytes = b""
+    skip_prefixes: int = 0
+    prefixes: int = 0  # EXTENDED_ARGs that it did not have, being a jump
+
+
+_NOTHING = _Around()
 
 
 class _Writer:
-    """Writes the instructions of a flow anew, with hooks between them."""
+    """Writes a code object anew, with hooks around its instructions."""
 
-    def __init__(self, flow: _Flow, hooks: Hooks, concrete: ConcreteBytecode) -> None:
-        self._flow = flow
-        self._hooks = hooks
-        self._concrete = concrete
-        self._names = list(concrete.names)
-        self._out: list[ConcreteInstr] = []
-        self._jumps: list[tuple[int, int, bool]] = []  # index in _out, target, through its hook
-        # Of each instruction, as indices in _out: where it begins with all that was put before
-        # it, its hook if it has one, itself, and where what was put behind it ends.
-        self._start: list[int] = []
-        self._hook: dict[int, int] = {}
-        self._self: list[int] = []
-        self._end: list[int] = []
-        for i, each in enumerate(flow.instructions):
-            self._start.append(len(self._out))
-            if flow.names[i] == "CACHE":
-                self._self.append(len(self._out))
-                self._out.append(each)
-            else:
-                self._write(i, each)
-            self._end.append(len(self._out))
+    def __init__(self, code: types.CodeType, hooks: Hooks) -> None:
+        self._code = code
+        self._flow = Flow(code)
+        self._entries = _entries(code.co_linetable)
+        self._names = {name: number for number, name in enumerate(code.co_names)}
+        self._around: dict[int, _Around] = {i: _Around() for i in self._flow.target}
+        self._plan(hooks)
+        self._around = dict(sorted(self._around.items()))
+        # Of each instruction: where it begins with all that is put before it, its hook if it has
+        # one, itself, and where it ends with all that is put behind it.
+        self._begins: list[int] = []
+        self._hooked: list[int] = []
+        self._itself: list[int] = []
+        self._ends: list[int] = []
+        self._raw = bytearray()
+        self._table = bytearray()
+        self._kept = bytearray()  # by code unit: 1 for what is from the original
 
-    def _write(self, i: int, each: ConcreteInstr) -> None:
-        flow, out = self._flow, self._out
-        name, line = flow.names[i], flow.lines[i]
-        hook = None if line is None else self._hooks.lines.get(line)
-        if hook is not None and flow.may_fire(i):
-            if flow.falling_fires(i) is False:
-                self._jump("JUMP_FORWARD", i, False, each.location)
-            self._hook[i] = len(out)
-            out += self._call_if_set(hook)
-        self._self.append(len(out))
-        to = flow.target.get(i)
-        if to is not None:
-            self._jump(name, to, flow.fires(i, to), each.location)
-        else:
-            out.append(each)
-        if i == flow.entry and self._hooks.entry is not None:
-            out += self._call_if_set(self._hooks.entry)
-        elif name == "MAKE_FUNCTION" and self._hooks.made is not None:
-            out += self._call_with_top(self._hooks.made, each.location)
+    def _plan(self, hooks: Hooks) -> None:
+        flow = self._flow
+        for i, line in enumerate(flow.lines):
+            name = None if line is None else hooks.lines.get(line)
+            if name is not None and flow.may_fire(i):
+                at = self._at(i)
+                at.hook = _assembled("LOAD_GLOBAL", self._name(name) << 1) + _call_if_set()
+                at.skip = flow.falling_fires(i) is False
+        if hooks.entry is not None:
+            load = _assembled("LOAD_GLOBAL", self._name(hooks.entry) << 1)
+            self._at(flow.entry).behind = load + _call_if_set()
+        for i, (_, _, op, _) in enumerate(flow.instructions):
+            if op == OP["RETURN_VALUE"] and hooks.returned is not None:
+                self._at(i).told = _call_with_top(self._name(hooks.returned))
+            elif op == OP["MAKE_FUNCTION"] and hooks.made is not None:
+                self._at(i).behind = _call_with_top(self._name(hooks.made))
 
-    def _jump(self, name: str, to: int, through_hook: bool, location: InstrLocation) -> None:
-        self._jumps.append((len(self._out), to, through_hook))
-        self._out.append(ConcreteInstr(name, 0, location=location))
-
-    def _landing(self, i: int, through_hook: bool) -> int:
-        return self._hook.get(i, self._self[i]) if through_hook else self._self[i]
+    def _at(self, i: int) -> _Around:
+        return self._around.setdefault(i, _Around())
 
     def _name(self, name: str) -> int:
-        if name not in self._names:
-            self._names.append(name)
-        return self._names.index(name)
+        return self._names.setdefault(name, len(self._names))
 
-    def _call_if_set(self, name: str) -> list[ConcreteInstr]:
-        """Call the builtin *name* unless it is None, in which case this takes 5 ns.
-
-        The value is loaded once: another thread may set it to None at any time.
-        """
-        load = _with_caches([("LOAD_GLOBAL", self._name(name) << 1)], _NOWHERE)
-        return [*load, *_CALL_IF_SET]
-
-    def _call_with_top(self, name: str, location: InstrLocation) -> list[ConcreteInstr]:
-        """Call the builtin *name*, unless it is None, with the function on top of the stack, and
-        leave that there. No other thread can come in between the two looks at it.
-
-        This stands in the middle of a line, so it lies on it: else the rest would be a new line.
-        """
-        number = self._name(name) << 1
-        call = _with_caches([("LOAD_GLOBAL", number | 1), ("COPY", 3), ("PRECALL", 1)], location)
-        call += _with_caches([("CALL", 1), ("POP_TOP",)], location)
-        distance = sum(each.size for each in call) // 2
-        look = [("LOAD_GLOBAL", number), ("POP_JUMP_FORWARD_IF_NONE", distance)]
-        return _with_caches(look, location) + call
-
-    def written(self, original: types.CodeType) -> types.CodeType:
-        offsets = self._settle_jumps()
-        positions: list[_Position] = []
-        for where, group in itertools.groupby(self._out, key=lambda each: each.location):
-            position = (where.lineno, where.end_lineno, where.col_offset, where.end_col_offset)
-            positions += [position] * (sum(each.size for each in group) // 2)
+    def written(self) -> types.CodeType:
+        while self._lay_out():
+            pass
+        self._write()
+        original = self._code
         code = original.replace(
-            co_code=b"".join(each.assemble() for each in self._out),
+            co_code=bytes(self._raw),
             co_names=tuple(self._names),
             co_stacksize=original.co_stacksize + _STACK,
-            co_linetable=bytes(_line_table(positions, original.co_firstlineno)),
-            co_exceptiontable=bytes(self._exception_table(offsets)),
+            co_linetable=bytes(self._table),
+            co_exceptiontable=bytes(self._exception_table()),
         )
-        if list(code.co_positions()) != positions:
+        kept = itertools.compress(code.co_positions(), self._kept)
+        if list(kept) != list(original.co_positions()):
             raise CannotInject("its line table does not come out as it was")
         return code
 
-    def _settle_jumps(self) -> list[int]:
-        """Give every jump its distance, until none needs to grow for it; the offset of each
-        instruction, in code units."""
-        while True:
-            offsets = list(itertools.accumulate((each.size // 2 for each in self._out), initial=0))
-            grown = False
-            for i, target, through_hook in self._jumps:
-                jump = self._out[i]
-                landing = offsets[self._landing(target, through_hook)]
-                distance = landing - offsets[i + 1] - jump.use_cache_opcodes()
-                if jump.is_backward_rel_jump():
-                    distance = -distance
-                prefixes = max(jump.size // 2 - 1, (max(distance, 1).bit_length() - 1) // 8)
-                grown |= prefixes > jump.size // 2 - 1
-                self._out[i] = ConcreteInstr(
-                    jump.name, distance, location=jump.location, extended_args=prefixes
-                )
-            if not grown:
-                return offsets
+    # -- where all comes to stand ------------------------------------------------------------------
 
-    def _exception_table(self, offsets: list[int]) -> Iterator[int]:
+    def _lay_out(self) -> bool:
+        """Give every instruction its place; whether a jump had to grow, and moves what follows."""
+        begins, hooked, itself, ends = self._begins, self._hooked, self._itself, self._ends
+        for places in (begins, hooked, itself, ends):
+            places.clear()
+        at = 0
+        for i, each in enumerate(self._flow.instructions):
+            around = self._around.get(i, _NOTHING)
+            begins.append(at)
+            at += around.skip + around.skip_prefixes
+            hooked.append(at)
+            at += len(around.hook) // 2
+            itself.append(at)
+            at += len(around.told) // 2 + around.prefixes + each.end - each.start
+            ends.append(at + len(around.behind) // 2)
+            at = ends[-1]
+        grown = False
+        for i, around in self._around.items():
+            if around.skip and _prefixes(self._skip_distance(i)) > around.skip_prefixes:
+                around.skip_prefixes += 1
+                grown = True
+            if i in self._flow.target:
+                start, end, _, _ = self._flow.instructions[i]
+                if _prefixes(self._distance(i)) > end - start - 1 + around.prefixes:
+                    around.prefixes += 1
+                    grown = True
+        return grown
+
+    def _skip_distance(self, i: int) -> int:
+        return self._itself[i] - self._hooked[i]
+
+    def _distance(self, i: int) -> int:
+        """How far the jump *i* goes: to the hook before its target, where its event fires."""
+        landing = self._landing(self._flow.target[i], self._flow.fires(i, self._flow.target[i]))
+        end = self._ends[i] - len(self._around[i].behind) // 2
+        distance = landing - end
+        return -distance if self._flow.instructions[i].op in BACKWARD else distance
+
+    def _landing(self, i: int, fires: bool) -> int:
+        return self._hooked[i] if fires else self._itself[i]
+
+    # -- writing -----------------------------------------------------------------------------------
+
+    def _write(self) -> None:
+        copied = 0
+        for i, around in self._around.items():
+            start, end, _, _ = self._flow.instructions[i]
+            self._copy(copied, start)
+            copied = start
+            if around.skip:
+                jump = _assembled("JUMP_FORWARD", self._skip_distance(i), around.skip_prefixes)
+                self._put(jump, _HERE)
+            if around.hook:
+                self._put(around.hook, _NOWHERE)
+            if around.told:
+                self._tell(i, around.told)
+                copied = end
+            elif i in self._flow.target:
+                self._jump(i, around)
+                copied = end
+            if around.behind:
+                self._copy(copied, end)
+                copied = end
+                # Behind the entry a line begins; in the middle of one the rest would be a new one.
+                self._put(around.behind, _NOWHERE if i == self._flow.entry else _HERE)
+        self._copy(copied, len(self._code.co_code) // 2)
+
+    def _copy(self, start: int, end: int) -> None:
+        self._raw += self._code.co_code[2 * start : 2 * end]
+        self._table += self._code.co_linetable[self._entries[start] : self._entries[end]]
+        self._kept += b"\1" * (end - start)
+
+    def _put(self, raw: bytes, form: int) -> None:
+        units = len(raw) // 2
+        self._raw += raw
+        self._table += _location(form, units)
+        self._kept += bytes(units)
+
+    def _jump(self, i: int, around: _Around) -> None:
+        """The jump *i*, on its way to where its target stands now."""
+        start, end, op, _ = self._flow.instructions[i]
+        self._raw += _assembled(op, self._distance(i), end - start - 1 + around.prefixes)
+        entry = self._code.co_linetable[self._entries[start] : self._entries[end]]
+        if around.prefixes + (entry[0] & 7) > 7:
+            raise CannotInject("a jump does not have its entry of the line table for itself")
+        self._table += bytes((entry[0] + around.prefixes,)) + entry[1:]
+        self._kept += bytes(around.prefixes) + b"\1" * (end - start)
+
+    def _tell(self, i: int, told: bytes) -> None:
+        """Put *told* in, as a part of the line that returns, and the instruction *i* behind it."""
+        start, end, _, _ = self._flow.instructions[i]
+        here = _NOWHERE if self._flow.lines[i] is None else _HERE
+        # The entry moves the line table on to the line: it must come first.
+        self._table += self._code.co_linetable[self._entries[start] : self._entries[end]]
+        self._table += _location(here, len(told) // 2 - (end - start))
+        position = next(itertools.islice(self._code.co_positions(), start, None))
+        self._table += _again(position, end - start)
+        self._raw += told + self._code.co_code[2 * start : 2 * end]
+        self._kept += bytes(len(told) // 2) + b"\1" * (end - start)
+
+    def _exception_table(self) -> Iterator[int]:
         """The original's, with entries split where raising on one line leads into the handler's
         hook and raising on another past it."""
-        flow = self._flow
-        for entry in self._concrete.exception_table:
-            target = flow.index_at[entry.target]
-            depth = entry.stack_depth << 1 | entry.push_lasti
-            fires_from = functools.partial(flow.fires, i=target)
-            for fires, part in itertools.groupby(flow.tried(entry), fires_from):
+        for tried, handler, depth in self._flow.exception_table:
+            fires_from = functools.partial(self._flow.fires, i=handler)
+            for fires, part in itertools.groupby(tried, fires_from):
                 first, *rest = part
-                start = offsets[self._start[first]]
-                length = offsets[self._end[rest[-1] if rest else first]] - start
-                handler = offsets[self._landing(target, fires)]
-                yield from _table_entry(start, length, handler, depth)
-
-
-def _with_caches(
-    parts: Sequence[tuple[str] | tuple[str, int]], location: InstrLocation
-) -> list[ConcreteInstr]:
-    """Instructions with the inline caches that each of them must have."""
-    instructions: list[ConcreteInstr] = []
-    for part in parts:
-        each = ConcreteInstr(*part, location=location)
-        cache = ConcreteInstr("CACHE", 0, location=location)
-        instructions += [each, *[cache] * each.use_cache_opcodes()]
-    return instructions
-
-
-_CALL = _with_caches([("PUSH_NULL",), ("SWAP", 2), ("PRECALL", 0), ("CALL", 0)], _NOWHERE)
-_CALL_IF_SET = [
-    *_with_caches([("COPY", 1), ("POP_JUMP_FORWARD_IF_NONE", len(_CALL))], _NOWHERE),
-    *_CALL,
-    *_with_caches([("POP_TOP",)], _NOWHERE),
-]
+                start = self._begins[first]
+                length = self._ends[rest[-1] if rest else first] - start
+                yield from _table_entry(start, length, self._landing(handler, fires), depth)
 
 
 # -- CPython's tables ------------------------------------------------------------------------------
 
-
-def _line_table(positions: Sequence[_Position], line: int) -> Iterator[int]:
-    """Encode one position per code unit, as CPython's Objects/locations.md has it.
-
-    bytecode 0.19 writes columns from 128 to 255 in the one-line form, which is for columns below
-    128 on 3.11: all that follows is off. This knows the long form only.
-    """
-    for position, group in itertools.groupby(positions):
-        units = len(list(group))
-        first, last, start, end = position
-        long = last is not None and start is not None and end is not None
-        form = 15 if first is None else 14 if long else 13
-        while units > 0:
-            yield 0x80 | form << 3 | min(units, 8) - 1
-            units -= 8
-            if first is None:
-                continue
-            yield from _signed(first - line)
-            line = first
-            if last is not None and start is not None and end is not None:
-                for number in (last - first, start + 1, end + 1):
-                    yield from _varint(number)
+# Forms of a line table's entries (Objects/locations.md). A new line is told by its distance from
+# that of the last entry that had one, so what is put in between must not move that.
+_NOWHERE = 15
+_LINE = 13
+_LONG = 14
+_HERE = _LINE  # with a distance of 0: on the line of what comes before
 
 
-def _signed(number: int) -> Iterator[int]:
-    return _varint(-number << 1 | 1 if number < 0 else number << 1)
+def _entries(table: bytes) -> dict[int, int]:
+    """Where the entry for each code unit begins in a line table, for those that begin an entry,
+    and its end for the unit behind the last."""
+    starts = [at for at, byte in enumerate(table) if byte & 0x80]
+    units = itertools.accumulate(((table[at] & 7) + 1 for at in starts), initial=0)
+    return dict(zip(units, [*starts, len(table)], strict=True))
+
+
+def _location(form: int, units: int) -> bytes:
+    """Entries of *form*, nowhere or here, for so many code units."""
+    end = b"\0" if form == _HERE else b""
+    full, rest = divmod(units, 8)
+    entries = (bytes((0x80 | form << 3 | 7,)) + end) * full
+    return entries + (bytes((0x80 | form << 3 | rest - 1,)) + end if rest else b"")
+
+
+def _again(position: tuple[int | None, int | None, int | None, int | None], units: int) -> bytes:
+    """An entry for *position*, on whose line the entry before lies."""
+    line, last, start, end = position
+    if line is None:
+        return _location(_NOWHERE, units)
+    if last is None or start is None or end is None:
+        return _location(_HERE, units)
+    numbers = bytes(itertools.chain(*map(_varint, (last - line, start + 1, end + 1))))
+    return bytes((0x80 | _LONG << 3 | units - 1, 0)) + numbers
 
 
 def _varint(number: int) -> Iterator[int]:
@@ -323,8 +334,8 @@ def _varint(number: int) -> Iterator[int]:
 
 
 def _table_entry(*numbers: int) -> Iterator[int]:
-    """An entry of the exception table, as Objects/exception_handling_notes.txt has it: six bits a
-    byte, the highest first, and a mark on the first byte of all."""
+    """An entry of the exception table (Objects/exception_handling_notes.txt): six bits a byte, the
+    highest first, and a mark on the first byte of all."""
     mark = 0x80
     for number in numbers:
         for shift in range((max(number, 1).bit_length() - 1) // 6 * 6, -1, -6):

@@ -42,6 +42,7 @@ class Monitoring(Wiring):
             events.PY_START: self._started,
             events.LINE: self._at_line,
             events.JUMP: self._jumped,
+            events.PY_RETURN: self._returning,
         }
         for event, callback in self._callbacks.items():
             self._monitoring.register_callback(self._tool, event, callback)
@@ -70,6 +71,8 @@ class Monitoring(Wiring):
         if place.entry or entry_line(place.code) in place.lines:
             events |= self._monitoring.events.PY_START
             self._at_entry.add(id(place.code))
+        if place.exit:
+            events |= self._monitoring.events.PY_RETURN
         self._monitoring.set_local_events(self._tool, place.code, events)
         if events:
             self._new.add(id(place.code))
@@ -140,4 +143,11 @@ class Monitoring(Wiring):
         if line is None or line not in place.lines or line != lines[offset // 2]:
             return self._disable
         place.at_line(sys._getframe(1), line)
+        return None
+
+    def _returning(self, code: types.CodeType, offset: int, value: object) -> Any:
+        place = self._places.get(id(code))
+        if place is None or not place.exit:
+            return self._disable
+        place.returns(sys._getframe(1), value)
         return None

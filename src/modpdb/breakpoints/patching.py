@@ -35,23 +35,14 @@ class _Site:
     constants.
     """
 
-    def __init__(self, place: WatchedCode, line: int | None) -> None:
+    def __init__(self, hook: Callable[..., None]) -> None:
         self.name = f"__modpdb_{next(_numbers)}__"
-        self._place = place
-        self._line = line
+        self._hook = hook
+        hook._torchdynamo_disable = True  # type: ignore[attr-defined]
         setattr(builtins, self.name, None)
 
     def arm(self, wanted: bool) -> None:
-        setattr(builtins, self.name, self._hook() if wanted else None)
-
-    def _hook(self) -> Callable[[], None]:
-        place, line = self._place, self._line
-
-        def hook() -> None:
-            wake(place.entry if line is None else place.lines.get(line, ()), sys._getframe(1))
-
-        hook._torchdynamo_disable = True  # type: ignore[attr-defined]
-        return hook
+        setattr(builtins, self.name, self._hook if wanted else None)
 
 
 class _Sites:
@@ -59,16 +50,23 @@ class _Sites:
 
     def __init__(self, place: WatchedCode, lines: set[int]) -> None:
         self._place = place
-        self._entry = _Site(place, None)
-        self._lines = {line: _Site(place, line) for line in sorted(lines)}
+        self._entry = _Site(lambda: wake(place.entry, sys._getframe(1)))
+        self._exit = _Site(lambda value: place.will_return(sys._getframe(1), value))
+        self._lines = {line: _Site(self._line_hook(line)) for line in sorted(lines)}
+
+    def _line_hook(self, line: int) -> Callable[[], None]:
+        place = self._place
+        return lambda: wake(place.lines.get(line, ()), sys._getframe(1))
 
     def arm(self) -> None:
         self._entry.arm(bool(self._place.entry))
+        self._exit.arm(bool(self._place.exit))
         for line, site in self._lines.items():
             site.arm(line in self._place.lines)
 
-    def hooks(self) -> Hooks:
-        return Hooks(self._entry.name, {line: site.name for line, site in self._lines.items()})
+    def hooks(self, made: str | None = None) -> Hooks:
+        lines = {line: site.name for line, site in self._lines.items()}
+        return Hooks(self._entry.name, lines, self._exit.name, made)
 
     def cover(self) -> bool:
         """Whether there is a site for every line at which somebody waits."""
@@ -172,10 +170,7 @@ class Patching(Wiring):
                 lines -= lines_in_loops(original)
             sites = self._sites[id(original)] = _Sites(place, lines)
             sites.arm()
-        hooks = sites.hooks()
-        if original is self._main:
-            return Hooks(hooks.entry, hooks.lines, self._made)
-        return hooks
+        return sites.hooks(self._made if original is self._main else None)
 
     # -- what is there already ---------------------------------------------------------------------
 

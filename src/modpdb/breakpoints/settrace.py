@@ -10,6 +10,7 @@ import sys
 import threading
 import types
 from collections.abc import Callable
+from opcode import opmap
 from typing import TYPE_CHECKING, Any
 
 from modpdb.breakpoints.lines import entry_offset
@@ -17,6 +18,9 @@ from modpdb.breakpoints.lines import entry_offset
 if TYPE_CHECKING:
     from modpdb.breakpoints.engine import WatchedCode
 
+
+# Where a call that returns stands. One that raises ends with a return event too, with None.
+_RETURNS = {opmap[name] for name in ("RETURN_VALUE", "RETURN_CONST") if name in opmap}
 
 Traced = dict[int, "tuple[types.CodeType, WatchedCode | None]"]
 """Code to trace, by its id: for a place, or None to see it return. The code object itself stands
@@ -70,14 +74,14 @@ class Tracer:
             if not self._traced:  # another thread has ended it
                 sys.settrace(None)
             return None
-        self.look(frame, event)
+        self.look(frame, event, arg)
         return frame.f_trace or self._local
 
     def _local(self, frame: types.FrameType, event: str, arg: Any) -> Any:
-        self.look(frame, event)
+        self.look(frame, event, arg)
         return frame.f_trace
 
-    def look(self, frame: types.FrameType, event: str) -> bool:
+    def look(self, frame: types.FrameType, event: str, arg: Any) -> bool:
         """Whether the event was stopped at: for whoever traces in this thread."""
         found = self._traced.get(id(frame.f_code))
         if found is None:
@@ -85,6 +89,8 @@ class Tracer:
         place = found[1]
         if event == "return":
             self.on_return(frame)
+            if place is not None and place.exit and frame.f_code.co_code[frame.f_lasti] in _RETURNS:
+                return place.returns(frame, arg)
         elif place is None:
             return False
         elif event == "line" and frame.f_lineno in place.lines:
