@@ -81,7 +81,8 @@ def _bad(notes: Iterable[TensorNote], bad: Bad) -> TensorNote | None:
 
 @dataclass(frozen=True, slots=True)
 class Jump:
-    """The rms of an output is *ratio* times that of the layer before it, JUMP or 1/JUMP at least."""
+    """The rms of an output is *ratio* times that of the layer before it: JUMP or more, or 1/JUMP or
+    less."""
 
     ratio: float
     call: Call
@@ -96,7 +97,6 @@ class Series:
 
     class_name: str
     calls: list[Call] = field(default_factory=list)
-    tops: list[int] = field(default_factory=list)  # of each call: the outermost around it
     names: list[str] = field(default_factory=list)  # of each call: its path from the one around it
     below: list[Series] = field(default_factory=list)
 
@@ -107,32 +107,43 @@ class Series:
 
     def scales(self) -> list[float]:
         """The rms of each first output, where it is known, in call order."""
-        found = (rms(note.statistics) for note in self.notes if note.statistics is not None)
-        return [each for each in found if each is not None]
+        return [scale for call in self.calls if (scale := _scale(call)) is not None]
+
+    def by_layer(self) -> list[Call]:
+        """The first call of each module; all calls where it is one module's."""
+        if len({call.full_path for call in self.calls}) == 1:
+            return self.calls
+        return [call for call in self.calls if call.nth == self.calls[0].nth]
 
     def jump(self) -> Jump | None:
-        """The greatest of its jumps from one module to the next of the same pass."""
-        jumps = []
-        before: tuple[int, str, float] | None = None
-        for call, top in zip(self.calls, self.tops, strict=True):
-            statistics = call.outputs[0].statistics if call.outputs else None
-            scale = rms(statistics) if statistics is not None else None
-            if not scale:
-                before = None
-                continue
-            if before is not None and before[0] == top and before[1] != call.path:
-                jumps.append(Jump(scale / before[2], call))
-            before = top, call.path, scale
-        far = [each for each in jumps if abs(math.log(each.ratio)) >= math.log(JUMP)]
-        return max(far, key=lambda each: abs(math.log(each.ratio)), default=None)
+        """The first of its jumps from one module to the next: the way back is one, too."""
+        before = None
+        for call in self.by_layer():
+            scale = _scale(call)
+            if before and scale and call.nth == self.calls[0].nth:
+                ratio = scale / before
+                if not 1 / JUMP < ratio < JUMP:
+                    return Jump(ratio, call)
+            before = scale
+        return None
+
+
+def _scale(call: Call) -> float | None:
+    statistics = call.outputs[0].statistics if call.outputs else None
+    return None if statistics is None else rms(statistics)
 
 
 @dataclass(slots=True)
 class Pass:
-    """Runs through a model that put out the same shape."""
+    """Runs through a model that took and gave the same shapes."""
 
     calls: list[Call]  # the outermost
     series: list[Series] = field(default_factory=list)
+
+    @property
+    def times(self) -> int:
+        """How often the whole model ran; 1 where only parts of it were recorded."""
+        return sum(not call.path for call in self.calls) or 1
 
 
 def passes(
@@ -164,16 +175,15 @@ def passes(
             series[key] = Series(call.class_name)
             (above[1].below if above else run.series).append(series[key])
         series[key].calls.append(call)
-        series[key].tops.append(top.number)
         series[key].names.append(_relative(recording, call, above[2] if above else None))
         made[call.number] = key, series[key], call
     return list(found.values())
 
 
 def _pass_key(top: Call) -> object:
-    # Where only some modules are recorded, they are of one pass.
-    shape = top.outputs[0].shape if top.outputs and not top.path else None
-    return top.root, shape
+    if top.path:  # where only some modules are recorded, they are of one pass
+        return top.root
+    return top.root, *(notes[0].shape for notes in (top.inputs, top.outputs) if notes)
 
 
 def _pattern(path: str) -> tuple[str | None, ...]:

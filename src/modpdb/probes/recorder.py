@@ -74,6 +74,7 @@ class Recorder:
         store: Store | None = None,
     ) -> None:
         self.recording = recording
+        self.stores = store is not None
         self._torch = torch_or_none()
         self._wanted = wanted
         self._noter = TensorNoter(self._torch, stats=stats, store=store)
@@ -98,6 +99,33 @@ class Recorder:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+
+    def passed_by(self) -> list[str]:
+        """The paths of modules that ran and were not wanted."""
+        known = self._modules.values()
+        return [joined(each.root, each.path) for each in known if not each.wanted]
+
+    def returned(self, frame: types.FrameType, value: object) -> bool:
+        """Note what a named function returns; for the engine, which is never to stop there."""
+        try:
+            self._note_return(frame, value)
+        except KeyboardInterrupt:
+            raise  # Ctrl-C came just now: it is meant for the program
+        except BaseException as error:
+            self._failed(error)
+        return False
+
+    def _note_return(self, frame: types.FrameType, value: object) -> None:
+        running = self._thread.running
+        _drop_ended(running, frame)
+        name = f"{frame.f_code.co_qualname.replace('<locals>.', '')}()"
+        around = running[-1].known if running else None
+        root, path = (around.root, joined(around.path, name)) if around else ("", name)
+        calls = self._counts.setdefault((root, path), itertools.count(1))
+        call = self._begun(root, path, "", calls)
+        if call is not None:
+            call.outputs = self._noter.notes(value, lambda: _place(call, "out"))
+            call.ended = next(self._ends)
 
     # -- the hooks -------------------------------------------------------------------------------
 
@@ -132,19 +160,23 @@ class Recorder:
         known = self._modules.get(id(module))
         if known is None or known.module() is not module:
             known = self._meet(module, running[-1] if running else None, frame)
-        call = self._begun(known, running) if known.wanted else None
+        call = None
+        if known.wanted:
+            call = self._begun(known.root, known.path, known.class_name, known.calls)
         # On the stack before its tensors are read, so that an error there leaves the nesting right.
         running.append(_Running(module, known, frame, call))
         if call is None:
             return
+        call.unseen = known.unseen
         # Global pre-hooks are not given keyword arguments (2.13): the caller has them.
         kwargs = frame.f_locals.get("kwargs")
         given = {**dict(enumerate(args)), **(kwargs if type(kwargs) is dict else {})}
         call.inputs = self._noter.notes(given, lambda: _place(call, "in"))
 
-    def _begun(self, known: _Known, running: list[_Running]) -> Call | None:
+    def _begun(self, root: str, path: str, class_name: str, nths: Iterator[int]) -> Call | None:
+        """The next call; None where there is no more room."""
         calls = self.recording.calls
-        around = [each.call for each in running if each.call is not None]
+        around = [each.call for each in self._thread.running if each.call is not None]
         thread = threading.current_thread()
         with self._counting:
             if len(calls) >= MOST_CALLS:
@@ -152,14 +184,13 @@ class Recorder:
                 return None
             call = Call(
                 len(calls) + 1,
-                known.root,
-                known.path,
-                known.class_name,
-                nth=next(known.calls),
+                root,
+                path,
+                class_name,
+                nth=next(nths),
                 parent=around[-1].number if around else 0,
                 depth=len(around),
                 thread="" if thread is threading.main_thread() else thread.name,
-                unseen=known.unseen,
             )
             calls.append(call)
         return call

@@ -47,7 +47,7 @@ class Call:
 
     number: int
     root: str  # what the model is called
-    path: str  # in the model, "" for itself; of a function its name and ()
+    path: str  # in the model, "" for itself; of a function that of its caller, its name and ()
     class_name: str  # "" for a function
     nth: int
     parent: int
@@ -62,7 +62,7 @@ class Call:
     @property
     def full_path(self) -> str:
         """The path with the model's name before it."""
-        return joined(self.root, self.path) if self.path else self.root
+        return joined(self.root, self.path) if self.root and self.path else self.root or self.path
 
     def notes(self) -> Iterator[tuple[Side, TensorNote]]:
         for note in self.inputs:
@@ -83,11 +83,12 @@ class Recording:
     problems: list[str] = field(default_factory=list)  # what went wrong on the way
 
     def several_roots(self) -> bool:
-        return len({call.root for call in self.calls}) > 1
+        return len({call.root for call in self.calls if call.root}) > 1
 
     def label(self, call: Call) -> str:
         """What the call is called where this recording is shown."""
         return call.full_path if not call.path or self.several_roots() else call.path
 
     def modules(self) -> int:
+        """How many modules, and functions, were called."""
         return len({call.full_path for call in self.calls})

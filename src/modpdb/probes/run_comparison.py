@@ -79,8 +79,8 @@ class RunComparison:
 
     def first(self) -> Compared | Misfit | None:
         """The first tensor, in the order of the run, in which they differ."""
-        found = [*(each for each in self.compared if each.differs), *self.misfits]
-        return min(found, key=lambda each: each.a.ended, default=None)
+        found: list[Compared | Misfit] = [each for each in self.compared if each.differs]
+        return min([*found, *self.misfits], key=lambda each: each.a.ended, default=None)
 
 
 def compare_runs(

@@ -55,28 +55,27 @@ def activations(
 ) -> RenderableType:
     """A table for each kind of pass, below what is to be known first."""
     parts: list[RenderableType] = [*verdict(recording, calls), *_scale(recording, found, calls)]
-    several = len({n.dtype for c in calls for s, n in c.notes() if inputs or s == "out"}) > 1
+    several = _several_dtypes(calls, inputs)
     for run in found:
-        rows = [row for each in run.series for row in _series(each, 0, several, inputs)]
+        rows = [row for each in run.series for row in _series(each, 0, run.times, several, inputs)]
         parts.append(Text())
-        if len(found) > 1 or len(run.calls) > 1:
-            parts.append(Text(_pass_title(recording, run), "bold"))
+        if title := _pass_title(run) if len(found) > 1 or len(run.calls) > 1 else "":
+            parts.append(Text(title, "bold"))
         parts.append(Table(rows))
     if not several:  # then no row says it
         parts.append(Text(f"all {printable(_dtype(calls))}", "dim"))
     return Group(*parts)
 
 
-def top(
-    recording: Recording, calls: Sequence[Call], most: int, *, inputs: bool
-) -> RenderableType:
+def top(recording: Recording, calls: Sequence[Call], most: int, *, inputs: bool) -> RenderableType:
     """The tensors with the greatest absolute values, one a row."""
-    rows = []
+    rows: list[Row] = []
+    dtypes = _several_dtypes(calls, inputs)
     for call, side, note, _ in by_magnitude(calls, inputs)[:most]:
         name = Text(printable(_call_label(recording, call)), "bold")
-        if place := " ".join(([side] if inputs else []) + ([note.name] if note.name else [])):
+        if place := f"{side if inputs else ''} {note.name}".strip():
             name.append(f" {printable(place)}", "not bold cyan")
-        rows.append((name, Text(printable(call.class_name), "dim"), *_note_cells([note], True)))
+        rows.append((name, Text(printable(call.class_name), "dim"), *_note_cells([note], dtypes)))
     return Group(*verdict(recording, calls), Text(), Table(rows))
 
 
@@ -158,12 +157,16 @@ def _call_label(recording: Recording, call: Call) -> str:
     return f"{label} (call {call.nth})" if call.nth > 1 else label
 
 
-def _pass_title(recording: Recording, run: Pass) -> str:
+def _pass_title(run: Pass) -> str:
     roots = [call for call in run.calls if not call.path]
     if not roots:
-        return printable(run.calls[0].root)
+        return ""
     nths = numbers([call.nth for call in roots]) if len(roots) > 1 else str(roots[0].nth)
     return printable(f"{roots[0].root}, call {nths}")
+
+
+def _several_dtypes(calls: Sequence[Call], inputs: bool) -> bool:
+    return len({n.dtype for c in calls for side, n in c.notes() if inputs or side == "out"}) > 1
 
 
 def _dtype(calls: Sequence[Call]) -> str:
@@ -177,7 +180,8 @@ def _scale(recording: Recording, found: Sequence[Pass], calls: Sequence[Call]) -
     for call, _, _, value in greatest:
         name = printable(_call_label(recording, call))
         lines.append(Text(f"greatest value: {value:.3g} at {name}"))
-    jumps = [jump for run in found for each in run.series for jump in _jumps(each)]
+    every = [each for run in found for one in run.series for each in with_below(one)]
+    jumps = [jump for each in every if (jump := each.jump()) is not None]
     if jumps:
         jump = max(jumps, key=lambda each: (abs(math.log(each.ratio)), -each.call.ended))
         text = Text(f"scale jumps {_ratio(jump)} ", "bold yellow")
@@ -186,11 +190,10 @@ def _scale(recording: Recording, found: Sequence[Pass], calls: Sequence[Call]) -
     return lines
 
 
-def _jumps(series: Series) -> Iterator[Jump]:
-    if (jump := series.jump()) is not None:
-        yield jump
+def with_below(series: Series) -> Iterator[Series]:
+    yield series
     for below in series.below:
-        yield from _jumps(below)
+        yield from with_below(below)
 
 
 def _ratio(jump: Jump) -> str:
@@ -200,9 +203,9 @@ def _ratio(jump: Jump) -> str:
 # -- rows ----------------------------------------------------------------------------------------
 
 
-def _series(series: Series, depth: int, dtypes: bool, inputs: bool) -> Iterator[Row]:
-    name = Text("  " * depth).append(printable(_name(series)), "bold" if series.below else "")
-    remarks = list(_remarks(series))
+def _series(series: Series, depth: int, times: int, dtypes: bool, inputs: bool) -> Iterator[Row]:
+    name = series_name(series, depth)
+    remarks = list(_remarks(series, times))
     yield (
         name,
         Text(printable(series.class_name), "dim"),
@@ -211,7 +214,7 @@ def _series(series: Series, depth: int, dtypes: bool, inputs: bool) -> Iterator[
     if inputs:
         yield from _places(series, depth + 1, dtypes)
     for below in series.below:
-        yield from _series(below, depth + 1, dtypes, inputs)
+        yield from _series(below, depth + 1, times, dtypes, inputs)
 
 
 def _places(series: Series, depth: int, dtypes: bool) -> Iterator[Row]:
@@ -221,14 +224,17 @@ def _places(series: Series, depth: int, dtypes: bool) -> Iterator[Row]:
         for side, note in [*call.notes()]:
             if side == "in" or note is not call.outputs[0]:
                 places.setdefault((side, note.name), []).append(note)
-    for (side, place), notes in places.items():
-        name = Text("  " * depth).append(f"{side} {printable(place)}".strip(), "cyan")
+    for (went, place), notes in places.items():
+        name = Text("  " * depth).append(f"{went} {printable(place)}".strip(), "cyan")
         ranks = {None if note.shape is None else len(note.shape) for note in notes}
         yield name, Text(""), *_note_cells(notes if len(ranks) == 1 else notes[:1], dtypes)
 
 
-def _name(series: Series) -> str:
-    return ", ".join(path for path, _, _ in folded((n, 0) for n in dict.fromkeys(series.names)))
+def series_name(series: Series, depth: int) -> Text:
+    """The paths of the series, folded, from the modules around them."""
+    paths = folded((name, 0) for name in dict.fromkeys(series.names))
+    name = ", ".join(printable(path) for path, _, _ in paths)
+    return Text("  " * depth).append(name, "bold" if series.below else "")
 
 
 def _note_cells(
@@ -276,18 +282,20 @@ def _bad_words(notes: Sequence[TensorNote]) -> Iterator[Text]:
             yield Text(f"{count(sum(found))} {word}{of}", "bold red")
 
 
-def _remarks(series: Series) -> Iterator[Text]:
-    """What is to be said of a series, the worrying first."""
+def _remarks(series: Series, times: int) -> Iterator[Text]:
+    """What is to be said of a series, the worrying first; *times* each module is expected to be
+    called."""
     raised = sum(call.raised for call in series.calls)
     if raised:
         yield Text("raised" if len(series.calls) == 1 else f"{raised:,} raised", "bold red")
     jump = series.jump()
     if jump is not None:
-        yield Text(f"{_ratio(jump)} at {_varying(series, jump.call)}", "bold yellow")
-    paths = {call.full_path for call in series.calls}
-    if len(series.calls) > len(paths):
-        yield Text(f"{plural(len(series.calls), 'call')}", "")
-    bars = trend(series.scales())
+        at = varying(series.calls, jump.call)
+        yield Text(f"{_ratio(jump)} at {at}", "bold yellow")
+    modules = len({call.full_path for call in series.calls})
+    if len(series.calls) != modules * times:
+        yield Text(plural(len(series.calls), "call"))
+    bars = trend(Series("", series.by_layer()).scales())
     if bars:
         yield Text(bars, "green")
     more = max((len(call.outputs) for call in series.calls), default=0) - 1
@@ -303,9 +311,9 @@ def _remarks(series: Series) -> Iterator[Text]:
         yield Text(f"{max(zeros):.0%} zeros", "yellow")
 
 
-def _varying(series: Series, call: Call) -> str:
-    """The numbers of the path in which the modules of the series differ."""
-    paths = [each.path.split(".") for each in series.calls]
+def varying(calls: Sequence[Call], call: Call) -> str:
+    """The parts of the path of *call* in which the paths of *calls*, which are alike, differ."""
+    paths = [each.path.split(".") for each in calls]
     changing = [len(set(parts)) > 1 for parts in zip(*paths, strict=True)]
     own = call.path.split(".")
     return ".".join(part for part, changes in zip(own, changing, strict=True) if changes)

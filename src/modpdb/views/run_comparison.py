@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from modpdb.probes.activations import Series, passes
 from modpdb.probes.recording import Call, Recording
 from modpdb.probes.run_comparison import TOLERANCE, Compared, Misfit, RunComparison
-from modpdb.views.activations import summary
+from modpdb.views.activations import series_name, summary, varying
 from modpdb.views.folding import folded
 from modpdb.views.grid import Grid
 from modpdb.views.text import plural, printable, shape
@@ -17,15 +18,15 @@ from modpdb.views.text import plural, printable, shape
 _ONLY_SHOWN = 10  # paths that are in one recording only
 
 
-def run_comparison(found: RunComparison, *, unfold: bool) -> RenderableType:
-    """The verdict, the errors by module, then what is in one only."""
+def run_comparison(found: RunComparison, *, every: bool, unfold: bool) -> RenderableType:
+    """The verdict, the errors of the modules that differ (*every*: of all), what is in one only."""
     parts: list[RenderableType] = [
         Text(f"A  {printable(summary(found.a))}", "dim"),
         Text(f"B  {printable(summary(found.b))}", "dim"),
         *_verdict(found),
     ]
-    if found.compared or found.misfits:
-        parts += [Text(), _table(found, unfold)]
+    if found.first() is not None or (every and found.compared):
+        parts += [Text(), _table(found, every, unfold)]
     for name, calls in (("A", found.only_a), ("B", found.only_b)):
         if calls:
             parts.append(_only(found, name, calls))
@@ -60,7 +61,8 @@ def _verdict(found: RunComparison) -> list[Text]:
     if unknown:
         whys = ", ".join(sorted({each.why for each in found.compared if each.why}))
         lines.append(Text(f"{plural(unknown, 'output')} not compared: {printable(whys)}", "yellow"))
-    lines.append(Text(_tolerances(found.compared), "dim"))
+    if first is None:
+        lines.append(Text(_tolerances(found.compared), "dim"))
     return [line for line in lines if line.plain]
 
 
@@ -102,64 +104,91 @@ def _label(recording: Recording, call: Call) -> str:
     return f"{label} (call {call.nth})" if call.nth > 1 else label
 
 
-def _table(found: RunComparison, unfold: bool) -> Grid:
+def _table(found: RunComparison, every: bool, unfold: bool) -> Grid:
     """Errors by module in the order in which they began; alike ones as one row."""
-    groups: dict[tuple[object, ...], list[Compared]] = {}
-    for each in sorted(found.compared, key=lambda each: each.a.number):
-        parts = each.a.full_path.split(".")
-        pattern = tuple(None if part.isdecimal() else part for part in parts)
-        key = (each.a.number, each.name) if unfold else (pattern, each.name)
-        groups.setdefault(key, []).append(each)
-    head = tuple(Text(each, "dim") for each in ("", "class", "least", "greatest", ""))
-    rows = [head, *(_row(found.a, group) for group in groups.values())]
-    rows += [
-        (
-            Text(printable(f"{_label(found.a, each.a)} {each.name}".strip())),
-            Text(printable(each.a.class_name), "dim"),
-            Text(""),
-            Text(""),
-            Text(f"{shape(each.shapes[0])} in A, {shape(each.shapes[1])} in B", "bold red"),
-        )
-        for each in found.misfits
+    both: list[Compared | Misfit] = [*found.compared, *found.misfits]
+    by_call: dict[int, list[Compared | Misfit]] = {}
+    for each in both:
+        by_call.setdefault(each.a.number, []).append(each)
+    mixed = len({each.by for each in found.compared}) > 1
+    by_values = any(each.by == "values" for each in found.compared)
+    head = "NMSE least" if by_values else "least"
+    rows = [tuple(Text(each, "dim") for each in ("", head, "greatest", ""))]
+
+    def add(series: Series, depth: int) -> None:
+        outputs: dict[str, list[Compared | Misfit]] = {}
+        for call in series.calls:
+            for each in by_call[call.number]:
+                outputs.setdefault(each.name, []).append(each)
+        several = len(outputs) > 1
+        for name, group in outputs.items():
+            cell = series_name(series, depth)
+            cell.append(f" {printable(name)}" if several else "", "not bold cyan")
+            rows.append((cell, *_cells(group, every, mixed)))
+        for below in series.below:
+            add(below, depth + 1)
+
+    chosen = {
+        number
+        for number, group in by_call.items()
+        if every or any(isinstance(each, Misfit) or each.differs for each in group)
+    }
+    for run in passes(found.a, lambda call: call.number in chosen, alone=unfold):
+        for series in run.series:
+            add(series, 0)
+    return Grid(rows, right=frozenset({1, 2}))
+
+
+def _cells(group: Sequence[Compared | Misfit], every: bool, mixed: bool) -> tuple[Text, Text, Text]:
+    """Least and greatest error, and remarks."""
+    errors = [
+        each.error**2 if each.by == "values" else each.error
+        for each in group
+        if isinstance(each, Compared) and each.error is not None
     ]
-    return Grid(rows, right=frozenset({2, 3}))
+    extremes = (min(errors), max(errors)) if errors else ()
+    low, high = (Text(f"{each:.1e}" if each else "0") for each in extremes or (0, 0))
+    return (
+        low if errors else Text(""),
+        high if errors else Text(""),
+        _remark(group, every, mixed),
+    )
 
 
-def _row(recording: Recording, group: Sequence[Compared]) -> tuple[Text, ...]:
-    paths = dict.fromkeys(recording.label(each.a) for each in group)
-    name = Text(printable(", ".join(path for path, _, _ in folded((p, 0) for p in paths))))
-    if group[0].name:
-        name.append(f" {printable(group[0].name)}", "cyan")
-    errors = [each.error for each in group if each.error is not None]
-    weak = group[0].by != "values"
-    cells = [
-        Text(f"{(each if weak else each**2):.1e}" if each else "0" if errors else "")
-        for each in ((min(errors), max(errors)) if errors else (0.0, 0.0))
-    ]
-    return (name, Text(printable(group[0].a.class_name), "dim"), *cells, _remark(recording, group))
-
-
-def _remark(recording: Recording, group: Sequence[Compared]) -> Text:
+def _remark(group: Sequence[Compared | Misfit], every: bool, mixed: bool) -> Text:
+    """*every*: rows are not only of what differs. *mixed*: not all is compared by the same."""
     words = []
-    over = [each for each in group if each.differs]
+    over = [each for each in group if isinstance(each, Misfit) or each.differs]
     if over:
         first = min(over, key=lambda each: each.a.ended)
-        of = f" in {len(over)} of {len(group)}, first {_label(recording, first.a)}"
-        words.append(Text(f"differs{of if len(group) > 1 else ''}", "bold red"))
-    bad = sum(each.bad for each in group)
+        at = varying([each.a for each in group], first.a)
+        said = [f"{len(over)} of {len(group)} differ" if len(group) > 1 else "differs"] * every
+        said += [f"first at {at}"] if at else []
+        words.append(Text(", ".join(said), "bold red"))
+    for shapes in dict.fromkeys(each.shapes for each in group if isinstance(each, Misfit)):
+        words.append(Text(f"{shape(shapes[0])} in A, {shape(shapes[1])} in B", "red"))
+    compared = [each for each in group if isinstance(each, Compared)]
+    bad = sum(each.bad for each in compared)
     if bad:
         words.append(Text(f"{bad:,} NaN or Inf in one only", "bold red"))
-    if any(each.by == "statistics" for each in group):
+    if mixed and any(each.by == "statistics" for each in compared):
         words.append(Text("by statistics", "yellow"))
-    if any(each.unknown for each in group):
+    if any(each.unknown for each in compared):
         words.append(Text("not compared", "yellow"))
-    return Text(" · ", "dim").join(words)
+    return Text(" · ", "dim").join(word for word in words if word.plain)
 
 
 def _only(found: RunComparison, name: str, calls: Sequence[Call]) -> Text:
-    recording = found.a if name == "A" else found.b
-    labels = dict.fromkeys(_label(recording, call) for call in calls)
-    shown = [path for path, _, _ in folded((label, 0) for label in labels)]
-    more = f" and {len(shown) - _ONLY_SHOWN:,} more" if len(shown) > _ONLY_SHOWN else ""
-    names = ", ".join(map(printable, shown[:_ONLY_SHOWN]))
-    return Text(f"only in {name}: {names}{more}", "yellow")
+    """Modules that only one has, and how often those that both have were called once more."""
+    mine, other, its = (found.a, found.b, "B") if name == "A" else (found.b, found.a, "A")
+    by_root = mine.several_roots() or other.several_roots()
+    there = {(call.root if by_root else "", call.path) for call in other.calls}
+    new = [call for call in calls if (call.root if by_root else "", call.path) not in there]
+    labels = dict.fromkeys(mine.label(call) for call in new)
+    shown = [printable(path) for path, _, _ in folded((label, 0) for label in labels)]
+    words = shown[:_ONLY_SHOWN]
+    if len(shown) > _ONLY_SHOWN:
+        words.append(f"{len(shown) - _ONLY_SHOWN:,} more")
+    if len(calls) > len(new):
+        words.append(f"{plural(len(calls) - len(new), 'further call')} of modules that {its} has")
+    return Text(f"only in {name}: {', '.join(words)}", "yellow")
