@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from modpdb.debugger import ModPdb
 
 _OWN = (
-    *("modules", "linear", "stages", "trace", "tensor_breaks", "module_breaks", "saved_breaks"),
+    *("modules", "linear", "activations", "stages", "trace", "tensor_breaks", "module_breaks"),
+    *("nan_breaks", "saved_breaks"),
     "gdb",
 )
 _TOKEN = re.compile(r"(\S+)\s*(.*)", re.DOTALL)

@@ -1,0 +1,157 @@
+"""The tensors in what a call takes or gives, each noted without disturbing it."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from modpdb.probes._static import (
+    class_attribute,
+    derives,
+    instance_dict,
+    mro,
+    qualified_name,
+)
+from modpdb.probes._torch import undisturbed
+from modpdb.probes.recording import TensorNote
+from modpdb.probes.tensors import NoStatistics, TensorReader, local_tensor, statistics
+from modpdb.probes.tree import joined
+
+Store = Callable[[str, Any], str]
+"""Takes a name and a tensor, and stores its values; gives why not, "" where it did."""
+
+DEEPEST = 4  # lists in dicts in tuples …
+MOST = 256  # tensors of one call's inputs or outputs
+
+# Tensors without data of their own: to ask for a value would fail, or change what is traced.
+_WITHOUT_DATA = {
+    "torch._subclasses.fake_tensor.FakeTensor": "a fake tensor",
+    "torch._subclasses.functional_tensor.FunctionalTensor": "a functional tensor",
+}
+
+
+class TensorNoter:
+    """Notes tensors; one that is met again, and was not written to since, is not read again.
+
+    That is told by the tensor's version counter, which inference tensors do not have: those are
+    read every time. Writing through `.data` or numpy's view does not count there.
+    """
+
+    def __init__(self, torch: Any, *, stats: bool = True, store: Store | None = None) -> None:
+        self._torch = torch
+        self._reader = TensorReader(torch)
+        self._version = torch._C.TensorBase._version.__get__
+        self._is_inference = torch._C.TensorBase.is_inference
+        self._stats = stats
+        self._store = store
+        self._seen: dict[int, tuple[weakref.ref[Any], int, TensorNote]] = {}
+        self._without_data: dict[int, str] = {}  # by a class's id: why
+
+    def notes(self, value: Any, place: Callable[[], str]) -> tuple[TensorNote, ...]:
+        """A note for every tensor in *value*: itself, or in tuples, lists, dicts and dataclasses.
+
+        Other objects, such as a cache of keys and values, are not looked into. *place* names
+        values that are stored.
+        """
+        if self._torch._C._get_tracing_state() is not None:  # to look would be traced, too
+            return ()
+        found: list[TensorNote] = []
+        with undisturbed(self._torch), self._modes_off():
+            for name, tensor in self._tensors(value, "", DEEPEST):
+                if len(found) == MOST:
+                    break
+                found.append(self._note(name, tensor, place))
+        return tuple(found)
+
+    def _modes_off(self) -> Any:
+        """Without the modes that see every operator, a counter's or a tracer's."""
+        if not self._torch._C._len_torch_dispatch_stack():
+            return contextlib.nullcontext()
+        from torch.utils._python_dispatch import _disable_current_modes
+
+        return _disable_current_modes()
+
+    def _tensors(self, value: Any, name: str, deeper: int) -> Iterator[tuple[str, Any]]:
+        cls = type(value)
+        if self._reader.is_tensor(value):
+            yield name, value
+            return
+        if not deeper:
+            return
+        items: Any = ()
+        if derives(cls, tuple):
+            items = enumerate(tuple.__iter__(value))
+        elif derives(cls, list):
+            items = enumerate(list.__iter__(value))
+        elif derives(cls, dict):
+            items = list(dict.items(value))
+        elif type(names := class_attribute(cls, "__dataclass_fields__")) is dict:
+            held = instance_dict(value)
+            items = [(each, held[each]) for each in names if each in held]
+        for key, each in items:
+            if type(key) in (str, int):
+                yield from self._tensors(each, joined(name, str(key)), deeper - 1)
+
+    def _note(self, name: str, tensor: Any, place: Callable[[], str]) -> TensorNote:
+        inference = self._is_inference(tensor)
+        version = -1 if inference else self._version(tensor)
+        known = self._seen.get(id(tensor))
+        if known is not None and known[0]() is tensor and known[1] == version and not inference:
+            return replace(known[2], name=name)
+        note = self._read(name, tensor, place)
+        if not inference:
+            forget = _forgetting(self._seen, id(tensor))
+            self._seen[id(tensor)] = (weakref.ref(tensor, forget), version, note)
+        return note
+
+    def _read(self, name: str, tensor: Any, place: Callable[[], str]) -> TensorNote:
+        facts = self._reader.facts(tensor)
+        note = TensorNote(name, facts.shape, facts.dtype, facts.device)
+        why = facts.unsized or self._why_unreadable(tensor, facts.device)
+        if why:
+            return replace(note, no_statistics=why)
+        if self._stats:
+            try:
+                found = statistics(tensor)
+                note = replace(note, statistics=found, zeros=self._zeros(tensor, found))
+            except NoStatistics as reason:
+                note = replace(note, no_statistics=str(reason))
+        if self._store is not None:
+            key = joined(place(), name)
+            if not self._store(key, tensor.detach()):
+                note = replace(note, stored=key)
+        return note
+
+    def _why_unreadable(self, tensor: Any, device: str) -> str:
+        cls = type(tensor)
+        if id(cls) not in self._without_data:
+            names = {qualified_name(base) for base in mro(cls)}
+            why = next((why for name, why in _WITHOUT_DATA.items() if name in names), "")
+            self._without_data[id(cls)] = why
+        if why := self._without_data[id(cls)]:
+            return why
+        if device.startswith("cuda") and self._torch.cuda.is_current_stream_capturing():
+            return "a CUDA graph is being captured"
+        return ""
+
+    def _zeros(self, tensor: Any, found: Any) -> int:
+        """Elements that are 0; not counted where the extremes tell that there is none."""
+        if found.minimum is None or found.minimum > 0 or found.maximum < 0:
+            return 0
+        shard = local_tensor(tensor)
+        tensor = tensor if shard is None else shard
+        return found.elements - int(tensor.detach().count_nonzero())
+
+
+def _forgetting(seen: dict[int, Any], key: int) -> Callable[[Any], None]:
+    """A weak reference's callback that drops the entry, unless its place is another's by now."""
+
+    def forget(reference: Any) -> None:
+        entry = seen.get(key)
+        if entry is not None and entry[0] is reference:
+            del seen[key]
+
+    return forget
