@@ -376,6 +376,17 @@ class Engine:
         """The code object of which *code* is a hooked copy, or itself."""
         return wiring().original(code)
 
+    def is_awake(self) -> bool:
+        """Whether this debugger is woken in this thread now, if it is for somebody who notices by
+        himself: it is at work and not at its prompt, and nobody is asked."""
+        thread = get_ident()
+        at_work = _at_work[-1] if _at_work else None
+        return at_work is self and thread not in _ringing and self not in _resting.get(thread, ())
+
+    def wake(self, frame: types.FrameType) -> None:
+        """Have the debugger stop at the next line event of *frame*."""
+        _quietly(self.debugger.wake, frame)
+
     @contextlib.contextmanager
     def resting(self) -> Iterator[None]:
         """In this thread, while the debugger is at its prompt."""

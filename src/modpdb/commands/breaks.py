@@ -271,7 +271,8 @@ class BreakCommands(FilePlaces, BreakNumbers):
         if not breakpoint.reached(frame, self.complain):
             return False
         if note is not None and not self.commands_silent.get(breakpoint.number):
-            self._note(note)
+            for line in note.split("\n"):
+                self._note(line)
         self.stopped_by(breakpoint)
         return True
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _COMPLETED = 20_000  # paths that Tab offers, or that are looked through for what comes near
 
 
-def _complete_paths(dbg: ModPdb, text: str) -> Iterator[str]:
+def complete_model_paths(dbg: ModPdb, text: str) -> Iterator[str]:
     from modpdb.probes.module_state import named_modules
 
     seen: set[str] = set()
@@ -40,7 +40,9 @@ def _complete_paths(dbg: ModPdb, text: str) -> Iterator[str]:
             yield path
 
 
-@command("break-module", options={"--temporary": ""}, needs_frame=False, completes=_complete_paths)
+@command(
+    "break-module", options={"--temporary": ""}, needs_frame=False, completes=complete_model_paths
+)
 def break_module(dbg: ModPdb, arguments: Arguments) -> None:
     """break-module [--temporary] GLOB[, CONDITION]    (b @GLOB, tbreak @GLOB)
 

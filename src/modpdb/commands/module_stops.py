@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from modpdb.breakpoints.books import NamedBreakpoint
 from modpdb.commands.module_breaks import ModuleBreakpoint, ModuleWaiter
+from modpdb.commands.nan_breaks import NanBreakpoint
 from modpdb.probes._static import class_attribute, class_name
 from modpdb.probes._torch import torch_or_none
 from modpdb.views.text import printable
@@ -14,7 +15,7 @@ from modpdb.views.text import printable
 if TYPE_CHECKING:
     from modpdb.breakpoints.engine import Engine
     from modpdb.breakpoints.locations import Locator
-    from modpdb.commands.module_calls import ModuleCalls
+    from modpdb.commands.module_calls import ModuleCalls, Waiter
     from modpdb.plumbing import Plumbing
 
 _MISSING = object()
@@ -63,10 +64,19 @@ class ModuleStops:
             self._module_calls.rest()
 
     def _search_for(self, breakpoint: NamedBreakpoint) -> None:
-        if not isinstance(breakpoint, ModuleBreakpoint):
+        waiter: Waiter
+        if isinstance(breakpoint, ModuleBreakpoint):
+            waiter = ModuleWaiter(self, breakpoint, self._reached)  # type: ignore[arg-type]
+        elif isinstance(breakpoint, NanBreakpoint):
+            from modpdb.commands.nan_watch import NanWaiter
+
+            waiter = NanWaiter(
+                breakpoint, self.engine, self.module_calls.paths, self._reached, self._note
+            )
+            breakpoint.when_deleted.append(waiter.remove)
+        else:
             super()._search_for(breakpoint)  # type: ignore[misc]
             return
-        waiter = ModuleWaiter(self, breakpoint, self._reached)  # type: ignore[arg-type]
         self.module_calls.add(waiter)
         breakpoint.when_deleted.append(lambda: self.module_calls.remove(waiter))
 

@@ -59,41 +59,12 @@ class TensorNoter:
         if self._torch._C._get_tracing_state() is not None:  # to look would be traced, too
             return ()
         found: list[TensorNote] = []
-        with undisturbed(self._torch), self._modes_off():
-            for name, tensor in self._tensors(value, "", DEEPEST):
+        with undisturbed(self._torch), modes_off(self._torch):
+            for name, tensor in nested_tensors(self._reader, value):
                 if len(found) == MOST:
                     break
                 found.append(self._note(name, tensor, place))
         return tuple(found)
-
-    def _modes_off(self) -> Any:
-        """Without the modes that see every operator, a counter's or a tracer's."""
-        if not self._torch._C._len_torch_dispatch_stack():
-            return contextlib.nullcontext()
-        from torch.utils._python_dispatch import _disable_current_modes
-
-        return _disable_current_modes()
-
-    def _tensors(self, value: Any, name: str, deeper: int) -> Iterator[tuple[str, Any]]:
-        cls = type(value)
-        if self._reader.is_tensor(value):
-            yield name, value
-            return
-        if not deeper:
-            return
-        items: Any = ()
-        if derives(cls, tuple):
-            items = enumerate(tuple.__iter__(value))
-        elif derives(cls, list):
-            items = enumerate(list.__iter__(value))
-        elif derives(cls, dict):
-            items = list(dict.items(value))
-        elif type(names := class_attribute(cls, "__dataclass_fields__")) is dict:
-            held = instance_dict(value)
-            items = [(each, held[each]) for each in names if each in held]
-        for key, each in items:
-            if type(key) in (str, int):
-                yield from self._tensors(each, joined(name, str(key)), deeper - 1)
 
     def _note(self, name: str, tensor: Any, place: Callable[[], str]) -> TensorNote:
         inference = self._is_inference(tensor)
@@ -144,6 +115,41 @@ class TensorNoter:
         shard = local_tensor(tensor)
         tensor = tensor if shard is None else shard
         return found.elements - int(tensor.detach().count_nonzero())
+
+
+def modes_off(torch: Any) -> Any:
+    """Without the modes that see every operator, a counter's or a tracer's."""
+    if not torch._C._len_torch_dispatch_stack():
+        return contextlib.nullcontext()
+    from torch.utils._python_dispatch import _disable_current_modes
+
+    return _disable_current_modes()
+
+
+def nested_tensors(
+    reader: TensorReader, value: Any, name: str = "", deeper: int = DEEPEST
+) -> Iterator[tuple[str, Any]]:
+    """Every tensor in *value*: itself, or in tuples, lists, dicts and dataclasses; with its place,
+    as 0.last_hidden_state, "" of *value* itself."""
+    cls = type(value)
+    if reader.is_tensor(value):
+        yield name, value
+        return
+    if not deeper:
+        return
+    items: Any = ()
+    if derives(cls, tuple):
+        items = enumerate(tuple.__iter__(value))
+    elif derives(cls, list):
+        items = enumerate(list.__iter__(value))
+    elif derives(cls, dict):
+        items = list(dict.items(value))
+    elif type(names := class_attribute(cls, "__dataclass_fields__")) is dict:
+        held = instance_dict(value)
+        items = [(each, held[each]) for each in names if each in held]
+    for key, each in items:
+        if type(key) in (str, int):
+            yield from nested_tensors(reader, each, joined(name, str(key)), deeper - 1)
 
 
 def _forgetting(seen: dict[int, Any], key: int) -> Callable[[Any], None]:

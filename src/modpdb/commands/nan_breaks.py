@@ -1,0 +1,110 @@
+"""`break-nan`: stop where a module puts out the first NaN or Inf, or a gradient has it."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from modpdb.breakpoints.books import NamedBreakpoint
+from modpdb.commands.module_breaks import complete_model_paths
+from modpdb.commands.registry import Arguments, UsageError, command
+from modpdb.commands.targets import matches, models_in_reach
+from modpdb.views.text import plural
+
+if TYPE_CHECKING:
+    from modpdb.debugger import ModPdb
+
+
+@command("break-nan", options={"--grad": ""}, needs_frame=False, completes=complete_model_paths)
+def break_nan(dbg: ModPdb, arguments: Arguments) -> None:
+    """break-nan [--grad] [GLOB]
+
+    Stop where a module whose path is meant by GLOB makes the first NaN or Inf.
+
+    It stops at the return of that module's forward, in its frame, and says which output, how
+    many, where, and what came in. A module that was given NaN, or whose part has made it, is
+    passed by. --grad looks at gradients too, and stops behind the line that runs the
+    backward pass. No hook is put on a module; with --grad there are some on tensors.
+    """
+    glob = arguments.target or "*"
+    if " " in glob:
+        raise UsageError(f"break-nan takes one path or glob of modules, not {glob!r}")
+    for name, root in models_in_reach(dbg):
+        dbg.module_calls.learn(root, name)
+    breakpoint = NanBreakpoint(glob, bool(arguments.options.get("--grad")))
+    dbg.add_breakpoint(breakpoint)
+    dbg.settle()
+    dbg.message(f"Breakpoint {breakpoint.number} at {breakpoint.spec}: {breakpoint.where()}")
+
+
+@dataclass(frozen=True)
+class BadValuesAt:
+    """NaN and Inf out of the modules whose paths are meant by a glob."""
+
+    glob: str
+    grad: bool
+    of_functions: ClassVar[bool] = False
+    last: ClassVar[None] = None
+
+    def __str__(self) -> str:
+        what = "NaN or Inf, gradients too" if self.grad else "NaN or Inf"
+        return what if self.glob == "*" else f"{what} of {self.glob}"
+
+    def wants(self, path: str) -> bool:
+        return self.glob == "*" or matches(path, self.glob)
+
+    def matches(self, module: str, code: types.CodeType) -> bool:
+        return False  # which code it is depends on the models, not on names
+
+    def stops_in(self, code: types.CodeType) -> Iterator[tuple[types.CodeType, int | None]]:
+        return iter(())
+
+    def missing(self) -> str:
+        return "no module was called"
+
+
+class NanBreakpoint(NamedBreakpoint):
+    """Stops where NaN or Inf is made. ``modules`` are looked at in ``calls`` so far."""
+
+    def __init__(self, glob: str, grad: bool) -> None:
+        self.spec: BadValuesAt
+        super().__init__(BadValuesAt(glob, grad), False, None)
+        self.modules = 0
+        self.calls = 0
+        self.problems: dict[str, str] = {}  # by path: why nothing is seen of it
+
+    def setting_line(self) -> str:
+        glob = "" if self.spec.glob == "*" else f" {self.spec.glob}"
+        return f"break-nan{' --grad' * self.spec.grad}{glob}"
+
+    def learned(self, modules: int, problems: Iterable[tuple[str, str]]) -> list[str]:
+        """Note what a model has; sentences for what cannot be looked at."""
+        self.modules += modules
+        said = []
+        for path, problem in problems:
+            if path not in self.problems:
+                self.problems[path] = problem
+                said.append(f"{self}: {path or 'the model'} {problem}")
+        return said
+
+    def where(self) -> str:
+        if not self.modules:
+            return "pending: no model is there yet"
+        return plural(self.modules, "module")
+
+    def _listed(self, head: str, width: int) -> Sequence[str]:  # type: ignore[override]
+        return [f"{head}  {self.where()}"]
+
+    @property
+    def found(self) -> bool:
+        return True  # missed() tells of it
+
+    def missed(self) -> str | None:
+        if self.hits:
+            return None
+        if not self.calls:
+            return f"{self} was never reached: no module was called"
+        looked = f"{plural(self.calls, 'call')} of {plural(self.modules, 'module')}"
+        return f"{self}: there was none in {looked}"
