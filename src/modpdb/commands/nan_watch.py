@@ -97,6 +97,16 @@ class NanWaiter:
             self._note(said)
 
     def entered(self, frame: types.FrameType) -> bool:
+        try:
+            self._enter(frame)
+        except Exception as error:  # it would be raised in the script
+            self._failed(error)
+        return False
+
+    def _failed(self, error: Exception) -> None:
+        self._note(f"*** {self._breakpoint}: {type(error).__name__}: {error}")
+
+    def _enter(self, frame: types.FrameType) -> None:
         running = self._running.setdefault(get_ident(), [])
         while running and running[-1].frame.f_back is None:
             running.pop()  # left by an exception
@@ -107,7 +117,6 @@ class NanWaiter:
         running.append(_Call(frame, module, given))
         if self._breakpoint.spec.grad:
             self._watch_gradients(module, given, begins=len(running) == 1)
-        return False
 
     def _given(self, name: str, tensor: Any) -> _Given:
         version = self._values.version(tensor)
@@ -117,6 +126,13 @@ class NanWaiter:
 
     def returned(self, frame: types.FrameType, value: object) -> bool:
         """Whether *frame*, a forward that returns *value*, has made the first NaN or Inf."""
+        try:
+            return self._makes_bad(frame, value)
+        except Exception as error:
+            self._failed(error)
+            return False
+
+    def _makes_bad(self, frame: types.FrameType, value: object) -> bool:
         running = self._running.get(get_ident(), [])
         if not any(call.frame is frame for call in running):
             return False  # it had begun before the breakpoint was set
@@ -142,12 +158,12 @@ class NanWaiter:
         return self._stops(self._breakpoint, frame, self._made(call, path, bad))
 
     def _was_given(self, call: _Call, bad: Iterable[tuple[str, Any]]) -> bool:
-        """Whether *call* only passes on what it was given: NaN, or the same Inf. Attention masks
-        hold -inf, and NaN made of that is made here."""
+        """Whether *call* only passes on what it was given: NaN, Inf, or -Inf as that. Attention
+        masks hold -Inf, and NaN that comes of it is made here."""
         found = [each.tensor for each in call.given if self._came_bad(each)]
         given = {kind for tensor in found for kind in self._values.kinds(tensor)}
         put_out = {kind for _, tensor in bad for kind in self._values.kinds(tensor)}
-        return "nan" in given or bool(given & put_out)
+        return bool(given - {"-inf"}) or bool(given & put_out)
 
     def _came_bad(self, given: _Given) -> bool:
         if given.version is None:
@@ -177,6 +193,12 @@ class NanWaiter:
                 self._gradients.watch(parameter, Role.OWN, f"{path}.{name}" if path else name)
 
     def _gradient_arrived(self, roles: list[tuple[Role, str]], gradient: Any) -> None:
+        try:
+            self._look_at_gradient(roles, gradient)
+        except Exception as error:
+            self._failed(error)
+
+    def _look_at_gradient(self, roles: list[tuple[Role, str]], gradient: Any) -> None:
         """Stop behind the line of the script that runs the backward pass, once a pass."""
         this_pass = torch_or_none()._C._current_graph_task_id()
         if this_pass == self._told_of or not self._engine.is_awake():
@@ -189,7 +211,7 @@ class NanWaiter:
         role, path = next(
             (each for each in reversed(roles) if each[0] is not Role.PUT_OUT), roles[-1]
         )
-        frame = outside_torch(sys._getframe(2))
+        frame = outside_torch(sys._getframe(3))
         if not self._breakpoint.spec.wants(path):
             return
         said = gradient_in_words(path, role, self._values.found("", gradient))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cmath
 import contextlib
 import math
 from collections.abc import Iterator
@@ -73,7 +72,7 @@ class BadValues:
         """Which of nan, inf, -inf are in *tensor*."""
         with self._looking():
             try:
-                low, high = (float(each) for each in self._real(tensor).aminmax())
+                low, high = (float(each) for each in self._readable(tensor).aminmax())
             except (RuntimeError, TypeError, NotImplementedError):
                 return set()
         found = {str(each) for each in (low, high) if math.isinf(each)}
@@ -87,7 +86,9 @@ class BadValues:
                 stats = statistics(tensor)
             except NoStatistics:
                 return Found(name, facts, None)
-            first = self._first(tensor) if stats.nan or stats.inf else None
+            shard = local_tensor(tensor)
+            readable = self._readable(tensor if shard is None else shard)
+            first = self._first(readable) if stats.nan or stats.inf else None
             return Found(name, facts, stats, first)
 
     def weights(self, module: Any) -> Iterator[Found]:
@@ -115,22 +116,21 @@ class BadValues:
             floats = self._floats[dtype] = dtype.is_floating_point or dtype.is_complex
         if not floats or tensor.is_meta:
             return True
-        if dtype.itemsize == 1:  # float8, which has no arithmetic
-            tensor = tensor.to(self._torch.float32)
         try:
-            total = tensor.detach().sum().item()
-            if cmath.isfinite(total):
-                return True
-            return bool(self._real(tensor).isfinite().all())
+            readable = self._readable(tensor)
+            return math.isfinite(readable.sum().item()) or bool(readable.isfinite().all())
         except (RuntimeError, TypeError, NotImplementedError):
             return True  # fake, quantised, sparse: nothing that could be summed
 
-    def _real(self, tensor: Any) -> Any:
+    def _readable(self, tensor: Any) -> Any:
+        """*tensor* in a dtype that has arithmetic and an order."""
         tensor = tensor.detach()
-        return self._torch.view_as_real(tensor) if tensor.is_complex() else tensor
+        if tensor.is_complex():
+            return self._torch.view_as_real(tensor.resolve_conj())
+        return tensor.float() if tensor.dtype.itemsize == 1 else tensor  # float8
 
     def _first(self, tensor: Any) -> tuple[int, ...] | None:
-        flat = tensor.detach().reshape(-1)
+        flat = tensor.reshape(-1)
         for start in range(0, flat.shape[0], CHUNK):
             bad = flat[start : start + CHUNK].isfinite().logical_not()
             if bad.any():

@@ -35,14 +35,15 @@ def gradient_in_words(path: str, role: Role, found: Found) -> str:
 def _bad(found: Found, whole: str = "") -> str:
     """3 NaN and 1 Inf among the 320 values of its output, f32 [1, 5, 64], the first at [0, 2]."""
     stats = found.statistics
-    assert stats is not None
+    place = f"{whole}[{found.name}]" if whole and found.name else whole
+    of = f" of {place}" if place else ""
+    if stats is None:
+        return f"NaN or Inf among the values{of}, {_kind(found)}"
     kinds = [
         f"{count(number)} {kind}"
         for number, kind in ((stats.nan, "NaN"), (stats.inf, "Inf"))
         if number
     ]
-    place = f"{whole}[{found.name}]" if whole and found.name else whole
-    of = f" of {place}" if place else ""
     values = f"among {count(stats.elements)} values{of}"
     if stats.nan + stats.inf == stats.elements:
         values = f"and nothing else, {count(stats.elements)} values{of}"
