@@ -70,7 +70,8 @@ def describe_run(
     import torch
 
     name, tensor = _output(outputs)
-    bad, width, following = 0, 0, ()
+    bad, width = 0, 0
+    following: tuple[Next, ...] = ()
     with undisturbed(torch):
         if name == "logits" and tensor.dim() == 3 and model.can_generate():
             bad, width, following = _next(torch, tensor[0, -1], tokenizer)
