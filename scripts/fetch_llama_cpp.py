@@ -3,8 +3,8 @@
 
 They are taken from the source distribution of llama-cpp-python on PyPI, which carries llama.cpp's
 tree: `convert*.py`, `conversion/`, `gguf-py/` and `examples/model-conversion/` are kept, in a
-cache, and the rest is thrown away. Downloading is left to pip, so that indexes, mirrors and proxies are those that the user has
-configured. Needs the standard library and pip only.
+cache, and the rest is thrown away. Downloading is left to pip, so that indexes, mirrors and
+proxies are those that the user has configured. Needs the standard library and pip only.
 """
 
 import argparse

@@ -15,7 +15,7 @@ import threading
 import traceback
 import types
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from modpdb._pdbpp import pdbpp
 from modpdb.breakpoints.books import NamedBreakpoint, named_breakpoints
@@ -78,9 +78,11 @@ class InnerPdb(ModPdb):
             raise Left  # swallowed, or typed in another thread
         return result
 
-    def interaction(self, frame: types.FrameType | None, tb_or_exc: Any = None) -> None:
+    @contextlib.contextmanager
+    def at_prompt(self) -> Iterator[None]:
         self.stopped = True
-        super().interaction(frame, tb_or_exc)
+        with super().at_prompt():
+            yield
 
     @contextlib.contextmanager
     def interrupts(self) -> Iterator[None]:

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import math
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 DEFAULT_PROMPT = "Hello, my name is"  # that of llama.cpp's run-org-model.py, to compare with it
 DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 PROGRESS_FROM = 1 << 30  # bytes: less is loaded in about a second
+_TOKENIZER_FILE = re.compile(r"token|vocab|merges|spiece|spm|\.model$", re.IGNORECASE)
 _AUTO = ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM", "AutoModelForImageTextToText")
 
 
@@ -110,6 +112,9 @@ def read_tokenizer(build: Build) -> Any:
     """The checkpoint's tokenizer. Raises ModelError."""
     from transformers import AutoTokenizer
 
+    if not any(_TOKENIZER_FILE.search(file.name) for file in build.folder.iterdir()):
+        # For some models transformers would make one without a vocabulary.
+        raise ModelError(f"no file of a tokenizer in {build.folder}; give token ids: 1 2 3")
     with _in_one_sentence(f"the tokenizer of {build.folder}"):
         return AutoTokenizer.from_pretrained(
             build.folder, trust_remote_code=build.trust, local_files_only=True
@@ -332,11 +337,11 @@ def _in_one_sentence(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # tokenizers raises no other class
-        said = textwrap.shorten(str(error) or type(error).__name__, 300, placeholder=" …")
-        if "trust_remote_code" in said:
+        if "trust_remote_code" in str(error):
             raise ModelError(
                 f"{what} needs code that the checkpoint brings; --trust-remote-code runs it"
             ) from error
+        said = textwrap.shorten(str(error) or type(error).__name__, 300, placeholder=" …")
         raise ModelError(f"{what} cannot be read: {said}") from error
 
 
