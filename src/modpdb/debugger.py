@@ -21,6 +21,7 @@ from modpdb.prompt.plain import PlainInput
 from modpdb.rcfile import RcLine, read_rc_files
 from modpdb.repairs import Quit
 from modpdb.tracing import TracingPdb
+from modpdb.views import import_rich
 from modpdb.views.text import printable
 
 if TYPE_CHECKING:
@@ -297,6 +298,7 @@ class ModPdb(EarlyLines, BreakCommands, TracingPdb):
     def _run_command(self, name: str, entry: Command, text: str) -> bool:
         if not text and self._is_bound(name):
             self._say_shadowed(name)
+        import_rich()
         try:
             if getattr(text, "cmd_count", None) is not None:
                 raise UsageError(f"{name} takes no count before it")
@@ -368,6 +370,7 @@ class ModPdb(EarlyLines, BreakCommands, TracingPdb):
 
     def show(self, *renderables: Any) -> None:
         """Print what a view made."""
+        import_rich()
         from modpdb.views.console import print_to
 
         print_to(self.stdout, renderables, color=self.use_color())

@@ -32,7 +32,7 @@ _HANDED_OVER = ("sticky", "show_hidden_frames")  # and back
 
 
 class Left(Exception):
-    """The code was given up by the user's `q`."""
+    """The code was given up by the user's `q`; or it raised what is the cause of this."""
 
 
 class InnerPdb(ModPdb):
@@ -146,7 +146,7 @@ class InnerPdb(ModPdb):
 def run_from_prompt(outer: ModPdb, function: Callable[[InnerPdb], Result]) -> Result:
     """What *function*, given the debugger that runs it, returns. At the prompt of *outer*.
 
-    An exception is said and looked at as at a script's end, where somebody types. Raises Left
+    An exception is said, and looked at as at a script's end where somebody types. Raises Left
     after that and for the user's `q`; UsageError, a command's own sentence, passes.
     """
     traced, last = sys.gettrace(), getattr(pdbpp.local, "GLOBAL_PDB", None)

@@ -89,8 +89,9 @@ def run_model(dbg: ModPdb, arguments: Arguments) -> None:
             seconds=run.seconds,
         )
         dbg.show(model_run(described))
-    except Left:
-        dbg.message("the model's run was given up")
+    except Left as left:
+        if left.__cause__ is None:  # else its exception was said
+            dbg.message("the model's run was given up")
     new = _bind(dbg, run)
     if new:
         dbg.message(f"bound in this frame: {', '.join(new)}")
@@ -104,18 +105,23 @@ def _chosen(dbg: ModPdb, arguments: Arguments) -> _Run:
     from modpdb.programs.model import DTYPES, Build, ModelError, check_folder
 
     prompt = _prompt(dbg, arguments.target)
+    dtype = arguments.text("--dtype")
+    if dtype is not None and dtype not in DTYPES:
+        raise UsageError(f"--dtype takes {', '.join(DTYPES)}, not {dtype!r}")
     held = None if any(each in arguments.options for each in _BUILDING) else _held_model(dbg)
     folder = _folder(dbg, arguments, held)
     if folder is None:
         if held is not None:
             return _Run(None, prompt, held, _held_tokenizer(dbg))
+        if _held_model(dbg) is not None:
+            raise UsageError(
+                "the folder of the model that is held is not known, to build it anew; "
+                "run-model --from DIR takes the checkpoint in DIR"
+            )
         raise UsageError(
             "no checkpoint is being converted here and no transformers model is held by the "
             "frames; run-model --from DIR takes the checkpoint in DIR"
         )
-    dtype = arguments.text("--dtype")
-    if dtype is not None and dtype not in DTYPES:
-        raise UsageError(f"--dtype takes {', '.join(DTYPES)}, not {dtype!r}")
     try:
         check_folder(folder)
     except ModelError as error:
@@ -158,8 +164,8 @@ def _prompt(dbg: ModPdb, text: str) -> str | list[int]:
             return text
     if _NAME.fullmatch(text):
         value = typed(dbg, text).value
-        if isinstance(value, str):
-            return value
+        if is_a(value, str):
+            return str(value)
         ids = _ids(value)
         if ids is not None:
             return ids

@@ -43,7 +43,7 @@ def _model(run: ModelRun) -> Text:
     words += [run.device] if run.device != "cpu" else []
     text.append(f"  {' · '.join(words)}", "not bold dim")
     if run.training:
-        text.append("  in training mode: dropout is on", "not bold yellow")
+        text.append("  in training mode", "not bold yellow")
     return text
 
 
