@@ -173,6 +173,7 @@ class TensorBreakpoint(NamedBreakpoint):
         return [f"{head}  {self.where()}"]
 
     def where(self) -> str:
+        import_rich()
         from modpdb.views.tensor_names import in_words
 
         if self.meets is not None:
