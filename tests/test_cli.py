@@ -30,7 +30,7 @@ def test_a_module_ends_the_options_too(line: str) -> None:
 
 
 def test_a_program_of_our_own() -> None:
-    launch = parse("--stop build model --dtype f32 DIR Hello".split())
+    launch = parse(["--stop", "build", "model", "--dtype", "f32", "DIR", "Hello"])
     assert (launch.program, launch.target, launch.is_module) == (
         "model",
         "modpdb.programs.model",

@@ -162,4 +162,10 @@ def test_a_pattern_that_matches_nothing_is_said(modpdb_run, tmp_path: Path) -> N
 
 
 def test_all_presets_load() -> None:
-    assert set(all_presets()) == {"generic", "llama.cpp", "llama.cpp-lora"}
+    assert set(all_presets()) == {
+        "generic",
+        "llama.cpp",
+        "llama.cpp-lora",
+        "llama.cpp-run-model",
+        "model",
+    }

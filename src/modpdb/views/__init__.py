@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import sys
 
 
@@ -11,6 +10,8 @@ def import_rich() -> None:
     for the ids of links (rich 14 and 15). To be called before the first of the other views is."""
     if "rich.style" in sys.modules:
         return
+    import random
+
     state = random.getstate()
     try:
         import rich.style  # noqa: F401
