@@ -88,8 +88,8 @@ def test_the_held_model_is_run_and_nothing_else_changes(at_model, llama) -> None
     assert torch.equal(OUT["logits"], logits) and not OUT["logits"].requires_grad
     assert "model    LlamaForCausalLM  " in said and "tokens   3: 4, 5, 6\n" in said
     assert "logits   [1, 3, 48] f32\n" in said
-    first = logits[0, -1].argmax().item()
-    assert f"next     {logits[0, -1].softmax(-1).max():.1%}".replace("%", f" %  {first:>2}") in said
+    first, chance = logits[0, -1].argmax().item(), logits[0, -1].softmax(-1).max().item()
+    assert f"next     {100 * chance:.1f} %  {first:>2}  " in said
     assert "forward  " in said and "bound in this frame: _inputs, _out\n" in said
 
 

@@ -80,7 +80,7 @@ def _next(found: Sequence[Next]) -> RenderableType:
     return Grid(
         [
             (
-                Text(f"{each.probability:.1%}".replace("%", " %")),
+                Text(_percent(each.probability)),
                 Text(str(each.token.id)),
                 Text("" if each.token.text is None else printable(each.token.text), "green"),
                 Text(f"logit {each.logit:.4g}", "dim"),
@@ -89,6 +89,12 @@ def _next(found: Sequence[Next]) -> RenderableType:
         ],
         right=frozenset({0, 1}),
     )
+
+
+def _percent(probability: float) -> str:
+    """Per cent: 53.2 %, 0.41 %, 0.0013 %."""
+    percent = 100 * probability
+    return f"{percent:.1f} %" if percent >= 1 else f"{percent:.2g} %"
 
 
 def _time(seconds: float) -> str:
