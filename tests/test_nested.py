@@ -173,3 +173,21 @@ def test_no_watch_is_left_of_the_second_debugger() -> None:
     ]
     assert watches
     assert not any(isinstance(watch.engine.debugger, InnerPdb) for watch in watches)
+
+
+def test_debug_hands_its_breakpoints_back() -> None:
+    said = debug(sample, "n", "debug other(1)", "b double", "q", "c", "p ('in', x)", "c")
+    assert "((ModPdb)) LEAVING" in said or "LEAVING RECURSIVE DEBUGGER" in said
+    assert "(ModPdb) ('in', 1)\n" in said
+
+
+def test_breakpoint_in_the_code_opens_the_second_debugger(modpdb_run, tmp_path) -> None:
+    (tmp_path / "s.py").write_text(
+        "def f(x):\n    breakpoint()\n    return x\n\ndef g():\n    return 1\n\ng()\ng()\n"
+    )
+    done = modpdb_run(
+        ["s.py"], "b g\nc\ndebug f(5)\nc\np ('in', x)\nw\nc\np 'out'\nc\nq\n", cwd=tmp_path
+    )
+    said = done.stdout
+    assert "((ModPdb)) ('in', 5)\n" in said and "nested.py" not in said
+    assert "(ModPdb) 'out'\n" in said and said.count("-> return 1") == 2

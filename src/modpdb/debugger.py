@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import os
 import signal
+import sys
 import threading
 import traceback
 import types
@@ -407,6 +408,24 @@ class ModPdb(EarlyLines, BreakCommands, TracingPdb):
             self.message(f"{name} = {value}")
 
     do_a = do_args
+
+    def do_debug(self, arg: str) -> None:
+        """debug CODE
+
+        Step through CODE, an expression or a statement, at the prompt ((ModPdb)); q leads back.
+        """
+        # pdbpp 0.12's forgets afterwards what breakpoints were set or cleared inside.
+        from modpdb.nested import second_debugger
+
+        names, own = self.curframe.f_globals, self.curframe_locals
+        self.message("ENTERING RECURSIVE DEBUGGER")
+        try:
+            with second_debugger(self) as inner:
+                sys.call_tracing(inner.run, (arg, names, own))
+            self.lastcmd = inner.lastcmd
+        except Exception as error:
+            self.error("".join(traceback.format_exception_only(error)).strip())
+        self.message("LEAVING RECURSIVE DEBUGGER")
 
     def do_run(self, arg: str) -> None:
         """run

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from modpdb.breakpoints.engine import debugger_at_work
 from modpdb.cli import Launch
 from modpdb.commands.tensor_breaks import never_met
 from modpdb.debugger import ModPdb
@@ -278,9 +279,11 @@ def _breakpoints_open(debugger: ModPdb) -> Iterator[None]:
     def set_trace(
         *args: Any, header: str | None = None, commands: list[str] | None = None, **kwargs: Any
     ) -> None:
+        # Code that is run from the prompt (run-model, debug) has a debugger of its own.
+        working: Any = debugger_at_work() or debugger
         if header is not None:
-            debugger.message(header)
-        debugger.set_trace(sys._getframe().f_back, commands)
+            working.message(header)
+        working.set_trace(sys._getframe().f_back, commands)
 
     kept: list[tuple[Any, str, Any]] = []
 

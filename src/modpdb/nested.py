@@ -78,6 +78,14 @@ class InnerPdb(ModPdb):
             raise Left  # swallowed, or typed in another thread
         return result
 
+    def set_trace(
+        self, frame: types.FrameType | None = None, commands: list[str] | None = None
+    ) -> None:
+        """Of a `breakpoint()` in the code: the stack goes on ending where the code begins."""
+        bottom = self.botframe
+        super().set_trace(frame or sys._getframe().f_back, commands)
+        self.botframe = bottom
+
     @contextlib.contextmanager
     def at_prompt(self) -> Iterator[None]:
         self.stopped = True
@@ -143,30 +151,38 @@ class InnerPdb(ModPdb):
             setattr(outer, name, getattr(self, name))
 
 
-def run_from_prompt(outer: ModPdb, function: Callable[[InnerPdb], Result]) -> Result:
-    """What *function*, given the debugger that runs it, returns. At the prompt of *outer*.
-
-    An exception is said, and looked at as at a script's end where somebody types. Raises Left
-    after that and for the user's `q`; UsageError, a command's own sentence, passes.
-    """
+@contextlib.contextmanager
+def second_debugger(outer: ModPdb) -> Iterator[InnerPdb]:
+    """The debugger for what is run from the prompt of *outer*, which must go by
+    sys.call_tracing: a trace function or hook is on the stack, and in it nothing is traced."""
     traced, last = sys.gettrace(), getattr(pdbpp.local, "GLOBAL_PDB", None)
     sys.settrace(None)
     try:
         inner = InnerPdb(outer)
         try:
             with inner.interrupts():
-                # A trace function or hook is on the stack, and in it nothing is traced.
-                return sys.call_tracing(inner.call, (lambda: function(inner),))
-        except (Left, UsageError):
-            raise
-        except Exception as error:
-            inner.look_at(error)
-            raise Left from error
+                yield inner
         finally:
             inner.hand_back()
     finally:
         pdbpp.local.GLOBAL_PDB = last
         sys.settrace(traced)
+
+
+def run_from_prompt(outer: ModPdb, function: Callable[[InnerPdb], Result]) -> Result:
+    """What *function*, given the debugger that runs it, returns. At the prompt of *outer*.
+
+    An exception is said, and looked at as at a script's end where somebody types. Raises Left
+    after that and for the user's `q`; UsageError, a command's own sentence, passes.
+    """
+    with second_debugger(outer) as inner:
+        try:
+            return sys.call_tracing(inner.call, (lambda: function(inner),))
+        except (Left, UsageError):
+            raise
+        except Exception as error:
+            inner.look_at(error)
+            raise Left from error
 
 
 def _file(tb: types.TracebackType) -> str:

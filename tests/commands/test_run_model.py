@@ -138,6 +138,18 @@ def test_inside_a_layer_the_whole_model_is_run(at_model, llama) -> None:
     assert "model    LlamaForCausalLM" in said and "tokens   1: 7\n" in said
 
 
+def test_a_model_that_was_built_is_kept_whatever_becomes_of_its_run(
+    at_model, llama, tmp_path
+) -> None:
+    llama.save_pretrained(tmp_path)
+    config = llama.config._name_or_path
+    said = at_model("n", f"run-model --from {tmp_path} 48", "p _model is model",
+                    f"run-model --from {tmp_path} --dtype bf16 5", "c")  # fmt: skip
+    assert "bound in this frame: _model\n" in said and "embedding's 48\n" in said
+    assert "(ModPdb) False\n" in said and "logits   [1, 1, 48] bf16" in said
+    assert llama.config._name_or_path == config
+
+
 @pytest.mark.parametrize("typed", ["ids", "ids[0].tolist()", "4 5 6", "[4, 5, 6]"])
 def test_ids_as_typed_or_in_a_variable(at_model, typed: str) -> None:
     bound = [f"given = {typed}"] if "tolist" in typed else []

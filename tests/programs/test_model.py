@@ -195,6 +195,18 @@ def test_a_model_larger_than_memory_is_refused(saved, monkeypatch) -> None:
     built(Build(folder))
 
 
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there(saved, device: str) -> None:
+    with pytest.raises(ModelError, match=f"no device '{device}' can be used here: "):
+        built(Build(saved(mixture), device=device))
+
+
+def test_options_may_stand_anywhere(saved) -> None:
+    folder = str(saved(mixture))
+    options = program.parsed([folder, "--dtype", "f32", "Hello", "--force", "you"])
+    assert (options.prompt, options.dtype, options.force) == ("Hello you", "f32", True)
+
+
 def test_free_memory_is_that_of_the_system() -> None:
     free = memory.free_memory()
     if free is None:

@@ -92,9 +92,10 @@ def run_model(dbg: ModPdb, arguments: Arguments) -> None:
     except Left as left:
         if left.__cause__ is None:  # else its exception was said
             dbg.message("the model's run was given up")
-    new = _bind(dbg, run)
-    if new:
-        dbg.message(f"bound in this frame: {', '.join(new)}")
+    finally:  # a model that took minutes to load is kept whatever became of its run
+        new = _bind(dbg, run)
+        if new:
+            dbg.message(f"bound in this frame: {', '.join(new)}")
 
 
 # -- which model, which prompt -------------------------------------------------------------------
@@ -102,31 +103,38 @@ def run_model(dbg: ModPdb, arguments: Arguments) -> None:
 
 def _chosen(dbg: ModPdb, arguments: Arguments) -> _Run:
     """Raises UsageError where there is neither a model nor a checkpoint."""
-    from modpdb.programs.model import DTYPES, Build, ModelError, check_folder
+    from modpdb.programs.model import DTYPES
 
     prompt = _prompt(dbg, arguments.target)
     dtype = arguments.text("--dtype")
     if dtype is not None and dtype not in DTYPES:
         raise UsageError(f"--dtype takes {', '.join(DTYPES)}, not {dtype!r}")
-    held = None if any(each in arguments.options for each in _BUILDING) else _held_model(dbg)
-    folder = _folder(dbg, arguments, held)
-    if folder is None:
-        if held is not None:
-            return _Run(None, prompt, held, _held_tokenizer(dbg))
-        if _held_model(dbg) is not None:
-            raise UsageError(
-                "the folder of the model that is held is not known, to build it anew; "
-                "run-model --from DIR takes the checkpoint in DIR"
-            )
+    anew = any(each in arguments.options for each in _BUILDING)
+    held = _held_model(dbg)
+    folder = _folder(dbg, arguments, held, anew)
+    if folder is None and (anew or held is None):
         raise UsageError(
             "no checkpoint is being converted here and no transformers model is held by the "
             "frames; run-model --from DIR takes the checkpoint in DIR"
+            if held is None
+            else "the folder of the model that is held is not known, to build it anew; "
+            "run-model --from DIR takes the checkpoint in DIR"
         )
+    build = None if folder is None else _build(folder, dtype, arguments)
+    if anew or held is None:
+        return _Run(build, prompt)
+    return _Run(build, prompt, held, _held_tokenizer(dbg))
+
+
+def _build(folder: Path, dtype: str | None, arguments: Arguments) -> Build:
+    """Raises UsageError where *folder* holds no checkpoint."""
+    from modpdb.programs.model import Build, ModelError, check_folder
+
     try:
         check_folder(folder)
     except ModelError as error:
         raise UsageError(str(error)) from None
-    build = Build(
+    return Build(
         folder,
         dtype,
         arguments.text("--device") or "cpu",
@@ -134,23 +142,23 @@ def _chosen(dbg: ModPdb, arguments: Arguments) -> _Run:
         "--pickle" in arguments.options,
         "--force" in arguments.options,
     )
-    return _Run(build, prompt, held, None if held is None else _held_tokenizer(dbg))
 
 
-def _folder(dbg: ModPdb, arguments: Arguments, held: Any) -> Path | None:
-    """The checkpoint's folder: as given, of the model that is held, of the conversion."""
+def _folder(dbg: ModPdb, arguments: Arguments, held: Any, anew: bool) -> Path | None:
+    """The checkpoint's folder: as given, of the conversion, of the model that is held."""
     from modpdb.probes.conversion import find_conversion
 
     given = arguments.text("--from")
     if given is not None:
         return Path(given).expanduser()
-    if held is None:
+    if anew or held is None:
         conversion = find_conversion([variables for _, variables in frames_outwards(dbg)])
         if conversion is not None and conversion.dir_model is not None:
             return conversion.dir_model
-        held = _held_model(dbg)
     name = instance_dict(instance_dict(held).get("config")).get("_name_or_path")
-    return Path(name) if isinstance(name, str) and name and Path(name).is_dir() else None
+    if type(name) is not str or not (Path(name) / "config.json").is_file():
+        return None  # of a model of the hub, or none that was loaded
+    return Path(name)
 
 
 def _prompt(dbg: ModPdb, text: str) -> str | list[int]:

@@ -86,6 +86,7 @@ def load_model(build: Build, config: Any) -> Any:
     """
     import torch
 
+    _check_device(build.device)
     _check_memory(build)
     maker = _class_for(build, config)
     dtype = getattr(torch, DTYPES[build.dtype]) if build.dtype else "auto"
@@ -213,7 +214,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="read pytorch_model*.bin too, with torch's weights_only unpickler",
     )
     parser.add_argument("--force", action="store_true", help="even if memory is short")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     try:
         check_folder(options.folder)
         options.prompt = prompt_in(" ".join(options.prompt))
@@ -258,23 +259,33 @@ def _class_for(build: Build, config: Any) -> Any:
     import transformers
 
     brings_code = getattr(config, "auto_map", None) or {}
-    if build.trust and brings_code:
-        auto = [name for name in brings_code if name.startswith("AutoModel")]
-        return getattr(transformers, (auto or ["AutoModel"])[0])
+    auto = [name for name in ("AutoModel", *_AUTO) if name in brings_code]
+    if build.trust and auto:
+        return getattr(transformers, auto[-1])
     for name in config.architectures or ():
-        found = getattr(transformers, name, None)
+        found = getattr(transformers, str(name), None)
         if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
             return found
-    if brings_code:
+    if auto:
         raise ModelError(
-            f"{build.folder} brings code of its own for {' or '.join(config.architectures or ())}; "
-            "--trust-remote-code runs it"
+            f"{build.folder} brings code of its own for its model; --trust-remote-code runs it"
         )
     for name in _AUTO:
         maker = getattr(transformers, name)
         if type(config) in maker._model_mapping:
             return maker
     return transformers.AutoModel
+
+
+def _check_device(device: str) -> None:
+    """Raises ModelError where there is no such device."""
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # a build without CUDA asserts
+        said = str(error).partition("\n")[0]
+        raise ModelError(f"no device {device!r} can be used here: {said}") from None
 
 
 def _check_memory(build: Build) -> None:
