@@ -8,7 +8,6 @@ guess that explains several patterns is a rule.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,6 @@ Shape = tuple[int, ...] | None
 Parts = tuple[str, ...]
 Numbers = tuple[str, ...]
 
-_DIGITS = re.compile(r"\d+")
 _PATTERNS = 1_000  # of either side, that rules are learned from; they are applied to all
 _PEERS = 100  # patterns of equal shape that one is held against
 _DIFFED = 16  # and of these the ones with most parts in common, whose differences are looked at
@@ -121,8 +119,9 @@ class _Pattern:
 def _patterns(names: Mapping[str, Shape]) -> dict[Parts, _Pattern]:
     found: dict[Parts, _Pattern] = {}
     for name, shape in names.items():
-        parts = tuple(_DIGITS.sub("#", name).split("."))
-        numbers = tuple(_DIGITS.findall(name))
+        split = name.split(".")
+        parts = tuple("#" if part.isdecimal() else part for part in split)
+        numbers = tuple(part for part in split if part.isdecimal())
         pattern = found.setdefault(parts, _Pattern(parts))
         pattern.names[numbers] = name
         pattern.shapes[numbers] = shape
@@ -216,7 +215,9 @@ class _Taken:
                 kept.append((old, new))
         return kept
 
-    def take(self, old: _Pattern, new: _Pattern, edits: tuple[Edit, ...], *, any_shape: bool) -> None:
+    def take(
+        self, old: _Pattern, new: _Pattern, edits: tuple[Edit, ...], *, any_shape: bool
+    ) -> None:
         numbers = [n for n in old.names if n in new.names] if any_shape else old.shared(new)
         for each in numbers:
             self.renames.append(Rename(old.names.pop(each), new.names.pop(each), edits))
@@ -304,6 +305,6 @@ def _singles(
         for old, new in guesses[edits]:
             ways[id(old), id(new)] = edits
     for old, new in _alone(peers):
-        edits = ways.get((id(old), id(new)))
-        if edits is not None:
-            taken.take(old, new, edits, any_shape=False)
+        way = ways.get((id(old), id(new)))
+        if way is not None:
+            taken.take(old, new, way, any_shape=False)

@@ -155,6 +155,8 @@ class _Scan:
 
 def _name_of(torch: Any, root: Any) -> str:
     described = describe_class(torch, type(root))
-    return scripted_class(described, instance_dict(root)).name if described.scripted else (
-        described.name
+    return (
+        scripted_class(described, instance_dict(root)).name
+        if described.scripted
+        else (described.name)
     )

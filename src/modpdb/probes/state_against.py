@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -136,7 +137,8 @@ def _parted(
     lacking: Iterable[TensorRow], stored: Mapping[str, object]
 ) -> tuple[list[Missing], list[Missing]]:
     """Keys of which the checkpoint has another name, and keys that it lacks."""
-    tied, missing = [], []
+    tied: list[Missing] = []
+    missing: list[Missing] = []
     for row in lacking:
         other = next((name for name in row.tied if name in stored), "")
         found = Missing(row.name, _shape(row), _dtype(row), other)
@@ -158,13 +160,21 @@ def _tied_by_renames(
 
 
 def _rules(sides: _Sides, renames: Iterable[Rename]) -> list[Rule]:
-    """The edits, those that change most names first."""
-    by_edit: dict[Edit, list[Meant]] = {}
+    """The edits, those that change most names first; `layer_0` → `layers.0`, … are one."""
+    by_edit: dict[Edit, dict[Edit, list[Meant]]] = {}
     for rename in renames:
         for edit in rename.edits:
-            by_edit.setdefault(edit, []).append(sides.pair(rename.new, rename.old))
-    rules = [Rule(edit, tuple(found)) for edit, found in by_edit.items()]
+            alike = by_edit.setdefault(_without_numbers(edit), {})
+            alike.setdefault(edit, []).append(sides.pair(rename.new, rename.old))
+    rules = []
+    for general, alike in by_edit.items():
+        edit = general if len(alike) > 1 else next(iter(alike))
+        rules.append(Rule(edit, tuple(each for found in alike.values() for each in found)))
     return sorted(rules, key=lambda rule: -len(rule.tensors))
+
+
+def _without_numbers(edit: Edit) -> Edit:
+    return Edit(re.sub(r"\d+", "#", edit.old), re.sub(r"\d+", "#", edit.new), edit.prefix)
 
 
 def _shape(row: TensorRow) -> Shape:
