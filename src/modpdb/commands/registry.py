@@ -14,7 +14,17 @@ from modpdb.plugins import entry_points
 if TYPE_CHECKING:
     from modpdb.debugger import ModPdb
 
-_OWN = ("modules", "linear", "stages", "trace", "tensor_breaks", "saved_breaks", "gdb", "state")
+_OWN = (
+    "modules",
+    "linear",
+    "stages",
+    "trace",
+    "tensor_breaks",
+    "saved_breaks",
+    "gdb",
+    "state",
+    "skeleton",
+)
 _TOKEN = re.compile(r"(\S+)\s*(.*)", re.DOTALL)
 
 
@@ -85,7 +95,18 @@ class Command:
                     raise UsageError(f"{name} needs a value: {name} {self.options[name]}")
                 value, text = match[1], match[2]
             options[name] = value
+        if self.file_after is not None:
+            text = self._flags_behind(text.strip(), options)
         return Arguments(options, text.strip())
+
+    def _flags_behind(self, text: str, options: dict[str, str | bool]) -> str:
+        """*text* without the flags that follow a file, which are added to *options*."""
+        while match := re.search(r"(?:^|\s)(--[A-Za-z][\w-]*)$", text):
+            if self.options.get(match[1]) != "":
+                raise UsageError(f"{self.name} has no flag {match[1]}; {self._choice()}")
+            options[match[1]] = True
+            text = text[: match.start()].rstrip()
+        return text
 
     def _choice(self) -> str:
         if not self.options:

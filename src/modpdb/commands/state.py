@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modpdb.commands.registry import COMMANDS, Arguments, UsageError, command
+from modpdb.commands.registry import Arguments, UsageError, command
 from modpdb.commands.targets import (
     Held,
     Source,
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from modpdb.probes.state_run import Ran
 
 _AGAINST = re.compile(r"(?:^|\s)against(?:\s+(?P<path>.*))?$", re.DOTALL)
-_TRAILING = re.compile(r"\s(--?[A-Za-z][\w-]*)$")
 
 
 @command(
@@ -50,7 +49,8 @@ def state(dbg: ModPdb, arguments: Arguments) -> None:
     no pickle's code is run. Missing, unexpected and other shapes are what a strict
     load_state_dict would find. Likely renames, a prefix, a part of names, are a guess.
     """
-    text, path, options = _parted(arguments)
+    text, path = _parted(arguments.target)
+    options = arguments.options
     run, unfold = bool(options.get("--run")), bool(options.get("--unfold"))
     checkpoint = None if path is None else _opened(path)
     found = _asked(dbg, text, run)
@@ -65,21 +65,15 @@ def state(dbg: ModPdb, arguments: Arguments) -> None:
     _compare(dbg, found[0], checkpoint, unfold)
 
 
-def _parted(arguments: Arguments) -> tuple[str, str | None, dict[str, str | bool]]:
-    """Target, path (None without `against`) and options, which may follow the path."""
-    text, options = arguments.target, dict(arguments.options)
+def _parted(text: str) -> tuple[str, str | None]:
+    """Target and path, which is None without `against`."""
     match = _AGAINST.search(text)
     if match is None:
-        return text, None, options
+        return text, None
     path = (match["path"] or "").strip()
-    trailing = ""
-    while found := _TRAILING.search(f" {path}"):
-        trailing, path = f"{found[1]} {trailing}", path[: max(found.start() - 1, 0)].strip()
-    if trailing:
-        options |= COMMANDS["state"].parse(trailing).options
     if not path:
         raise UsageError("against needs a path: state [TARGET] against PATH")
-    return text[: match.start()].strip(), path, options
+    return text[: match.start()].strip(), path
 
 
 def _opened(path: str) -> Checkpoint:

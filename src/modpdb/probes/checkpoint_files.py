@@ -78,14 +78,21 @@ def _pickled(path: Path) -> Iterator[TensorEntry]:
         try:
             loaded = torch.load(path, map_location="meta", weights_only=True, mmap=_zipped(path))
         except Exception as error:  # pickle's, zipfile's, torch's and OSError
-            said = str(error).strip().splitlines()
             raise CheckpointError(
-                f"{path}: torch.load(weights_only=True) refuses it: {said[0] if said else error!r}"
+                f"{path}: torch.load(weights_only=True) refuses it: {refusal(error)}"
             ) from None
         reader = TensorReader(torch)
         for name, tensor in _tensors(path, loaded, reader).items():
             facts = reader.facts(tensor)
             yield TensorEntry(name, facts.dtype, facts.shape, facts.nbytes, path.name)
+
+
+def refusal(error: BaseException) -> str:
+    """What torch.load(weights_only=True) says, without its page of advice."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    named = (line for line in lines if line.startswith("WeightsUnpickler error:"))
+    line = next(named, lines[0] if lines else class_name(type(error)))
+    return line.removeprefix("WeightsUnpickler error:").partition(". Please ")[0].strip()
 
 
 def _zipped(path: Path) -> bool:

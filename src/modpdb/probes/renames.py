@@ -21,6 +21,12 @@ _PATTERNS = 1_000  # of either side, that rules are learned from; they are appli
 _PEERS = 100  # patterns of equal shape that one is held against
 _DIFFED = 16  # and of these the ones with most parts in common, whose differences are looked at
 _LIKE = 0.5  # of whole names, from 0 to 1, where besides it only an equal shape speaks for a pair
+_CONVENTIONS = {  # TensorFlow's names of a norm's tensors and torch's
+    ("gamma", "weight"),
+    ("beta", "bias"),
+    ("weight", "gamma"),
+    ("bias", "beta"),
+}
 _DEEPEST = 8  # parts that a prefix may have
 
 
@@ -55,7 +61,7 @@ def likely_renames(old: Mapping[str, Shape], new: Mapping[str, Shape]) -> list[R
     found = _by_prefix(left, right)
     for rename in found:
         del left[rename.old], right[rename.new]
-    return found + _by_edits(left, right)
+    return found + _by_edits(left, right, {edit for rename in found for edit in rename.edits})
 
 
 # -- a prefix more or less -------------------------------------------------------------------------
@@ -128,7 +134,10 @@ def _patterns(names: Mapping[str, Shape]) -> dict[Parts, _Pattern]:
     return found
 
 
-def _by_edits(left: Mapping[str, Shape], right: Mapping[str, Shape]) -> list[Rename]:
+def _by_edits(
+    left: Mapping[str, Shape], right: Mapping[str, Shape], known: Iterable[Edit]
+) -> list[Rename]:
+    """By what patterns differ in; *known* edits are tried as well."""
     olds, news = _patterns(left), _patterns(right)
     guesses: dict[tuple[Edit, ...], list[tuple[_Pattern, _Pattern]]] = {}
     support: Counter[Edit] = Counter()
@@ -138,8 +147,8 @@ def _by_edits(left: Mapping[str, Shape], right: Mapping[str, Shape]) -> list[Ren
             guesses.setdefault(edits, []).append((old, new))
             support.update(edits)
     taken = _Taken(olds, news)
-    systematic = _systematic(guesses, support, taken)
-    _apply_to_all(systematic, taken)
+    _apply_to_all([(edit,) for edit in known], taken)
+    _apply_to_all(_systematic(guesses, support, taken), taken)
     _singles(guesses, support, peers, taken)
     return taken.renames
 
@@ -168,8 +177,22 @@ def _peers(
                 yield old, new
 
 
-def _edits(old: Parts, new: Parts) -> Iterable[tuple[Edit, ...]]:
-    """What makes *old* into *new*: with neighbouring parts changed together, and one by one."""
+def edits_between(old: str, new: str) -> tuple[Edit, ...]:
+    """What the name *old* differs in from *new*, of which it is known that it is the same."""
+    return _differences(tuple(old.split(".")), tuple(new.split(".")))[0]
+
+
+def _edits(old: Parts, new: Parts) -> set[tuple[Edit, ...]]:
+    """What makes *old* into *new*, in one or two ways; numbers are kept."""
+    return {
+        edits
+        for edits in _differences(old, new)
+        if edits and all(edit.old.count("#") == edit.new.count("#") for edit in edits)
+    }
+
+
+def _differences(old: Parts, new: Parts) -> tuple[tuple[Edit, ...], tuple[Edit, ...]]:
+    """The edits with neighbouring parts changed together, and with each changed alone."""
     together: list[Edit] = []
     singly: list[Edit] = []
     matcher = SequenceMatcher(None, old, new, autojunk=False)
@@ -186,11 +209,7 @@ def _edits(old: Parts, new: Parts) -> Iterable[tuple[Edit, ...]]:
             singly += [_edit((a,), (b,), False) for a, b in zip(old[i:j], new[k:m], strict=True)]
         else:
             singly.append(whole)
-    return {
-        tuple(edits)
-        for edits in (together, singly)
-        if edits and all(edit.old.count("#") == edit.new.count("#") for edit in edits)
-    }
+    return tuple(together), tuple(singly)
 
 
 def _edit(old: Parts, new: Parts, prefix: bool) -> Edit:
@@ -230,33 +249,72 @@ Guesses = Mapping[tuple[Edit, ...], Sequence[tuple[_Pattern, _Pattern]]]
 def _systematic(
     guesses: Guesses, support: Mapping[Edit, int], taken: _Taken
 ) -> list[tuple[Edit, ...]]:
-    """Take the edits that explain several patterns, those that explain most first."""
+    """Take the edits that explain several patterns, those that explain most first.
+
+    Where as many are explained as well by edits that pair them otherwise, as `gamma` and `beta`
+    could each be `weight`, neither is taken, unless one is the convention.
+    """
     order = sorted(
         (edits for edits, pairs in guesses.items() if len(pairs) > 1),
-        key=lambda edits: (-len(guesses[edits]), -_mean(support, edits), len(edits)),
+        key=lambda edits: (
+            -len(guesses[edits]),
+            len(edits),
+            -_conventional(edits),
+            -_mean(support, edits),
+        ),
     )
+    users: dict[int, list[tuple[Edit, ...]]] = {}
+    for edits in order:
+        for old, _ in guesses[edits]:
+            users.setdefault(id(old), []).append(edits)
     used = []
     for edits in order:
         pairs = taken.free(guesses[edits])
-        if len(pairs) > 1:
+        if len(pairs) > 1 and not _rivalled(edits, pairs, guesses, users, taken):
             used.append(edits)
             for old, new in pairs:
                 taken.take(old, new, edits, any_shape=False)
     return used
 
 
+def _rivalled(
+    edits: tuple[Edit, ...],
+    pairs: Sequence[tuple[_Pattern, _Pattern]],
+    guesses: Guesses,
+    users: Mapping[int, Sequence[tuple[Edit, ...]]],
+    taken: _Taken,
+) -> bool:
+    """Whether other edits, no less simple or usual, explain as many and pair some otherwise."""
+    partner = {id(old): new for old, new in pairs}
+    rank = (len(edits), -_conventional(edits))
+    rivals = {other for old, _ in pairs for other in users[id(old)] if other != edits}
+    for other in rivals:
+        if len(guesses[other]) < len(pairs) or (len(other), -_conventional(other)) > rank:
+            continue
+        free = taken.free(guesses[other])
+        if len(free) >= len(pairs) and any(partner.get(id(o), n) is not n for o, n in free):
+            return True
+    return False
+
+
+def _conventional(edits: Iterable[Edit]) -> int:
+    return sum((edit.old, edit.new) in _CONVENTIONS for edit in edits)
+
+
 def _mean(support: Mapping[Edit, int], edits: tuple[Edit, ...]) -> float:
     return sum(support[edit] for edit in edits) / len(edits)
 
 
-def _apply_to_all(systematic: Iterable[tuple[Edit, ...]], taken: _Taken) -> None:
-    """Apply rules to the patterns that they were not learned from, or whose shapes differ."""
-    for edits in systematic:
+def _apply_to_all(found: Sequence[tuple[Edit, ...]], taken: _Taken) -> None:
+    """Apply rules to patterns that they were not learned from, or whose shapes differ; then what
+    they consist of, each alone."""
+    alone = dict.fromkeys((edit,) for edits in found for edit in edits if len(edits) > 1)
+    for edits in (*found, *alone):
         for old in list(taken.olds.values()):
             parts = _applied(edits, old.parts) if old.names else None
             new = None if parts is None else taken.news.get(parts)
             if new is not None:
-                taken.take(old, new, edits, any_shape=True)
+                taken.take(old, new, edits, any_shape=edits not in alone)
 
 
 def _applied(edits: Iterable[Edit], parts: Parts) -> Parts | None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from modpdb.probes._torch import collector_paused
 from modpdb.probes.checkpoints import TensorEntry
 from modpdb.probes.registered import TensorRow
 from modpdb.probes.renames import Edit, Rename, Shape, likely_renames
@@ -110,11 +111,13 @@ def state_against(
     tied, missing = _parted(lacking, sides.checkpoint)
     unexpected = [t for name, t in sides.checkpoint.items() if name not in sides.module]
     transient = frozenset(left_out).intersection(entry.name for entry in unexpected)
-    renames = likely_renames(
-        {entry.name: entry.shape for entry in unexpected if entry.name not in transient},
-        {each.name: each.shape for each in missing},
-    )
+    with collector_paused():
+        renames = likely_renames(
+            {entry.name: entry.shape for entry in unexpected if entry.name not in transient},
+            {each.name: each.shape for each in missing},
+        )
     tied, missing = _tied_by_renames(sides, tied, missing, renames)
+    renamed = [(sides.pair(rename.new, rename.old), rename.edits) for rename in renames]
     other_shape = tuple(each for each in both if each.other_shape)
     other_dtype = tuple(each for each in both if each.other_dtype and not each.other_shape)
     return Against(
@@ -127,8 +130,8 @@ def state_against(
         unexpected=tuple(unexpected),
         tied=tuple(tied),
         left_out=transient,
-        rules=tuple(_rules(sides, renames)),
-        renamed=tuple(sides.pair(rename.new, rename.old) for rename in renames),
+        rules=rules_of(renamed),
+        renamed=tuple(meant for meant, _ in renamed),
         unsized=sum(entry.shape is None for entry in sides.checkpoint.values()),
     )
 
@@ -159,18 +162,17 @@ def _tied_by_renames(
     return tied + more, [each for each in missing if each.name not in now]
 
 
-def _rules(sides: _Sides, renames: Iterable[Rename]) -> list[Rule]:
+def rules_of(renamed: Iterable[tuple[Meant, Iterable[Edit]]]) -> tuple[Rule, ...]:
     """The edits, those that change most names first; `layer_0` → `layers.0`, … are one."""
     by_edit: dict[Edit, dict[Edit, list[Meant]]] = {}
-    for rename in renames:
-        for edit in rename.edits:
-            alike = by_edit.setdefault(_without_numbers(edit), {})
-            alike.setdefault(edit, []).append(sides.pair(rename.new, rename.old))
+    for meant, edits in renamed:
+        for edit in edits:
+            by_edit.setdefault(_without_numbers(edit), {}).setdefault(edit, []).append(meant)
     rules = []
     for general, alike in by_edit.items():
         edit = general if len(alike) > 1 else next(iter(alike))
         rules.append(Rule(edit, tuple(each for found in alike.values() for each in found)))
-    return sorted(rules, key=lambda rule: -len(rule.tensors))
+    return tuple(sorted(rules, key=lambda rule: -len(rule.tensors)))
 
 
 def _without_numbers(edit: Edit) -> Edit:

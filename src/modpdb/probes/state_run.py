@@ -10,6 +10,7 @@ from typing import Any
 
 from modpdb.probes._static import class_name
 from modpdb.probes._torch import torch_or_none, undisturbed
+from modpdb.probes.checkpoint_files import refusal
 from modpdb.probes.forked import ForkError, in_fork
 from modpdb.probes.tensors import TensorFacts, TensorReader
 
@@ -72,17 +73,9 @@ def _other(torch: Any, name: str, value: Any) -> Kept:
     try:
         torch.load(file, weights_only=True)
     except pickle.UnpicklingError as error:
-        return Kept(name, None, kind, file.getbuffer().nbytes, not_loaded=_refused(error))
+        return Kept(name, None, kind, file.getbuffer().nbytes, not_loaded=refusal(error))
     return Kept(name, None, kind, file.getbuffer().nbytes)
 
 
 def _line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [""])[0]
-
-
-def _refused(error: BaseException) -> str:
-    """The line that names what is refused, out of torch's page of advice."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    named = (line for line in lines if line.startswith("WeightsUnpickler error:"))
-    line = next(named, lines[0] if lines else "").removeprefix("WeightsUnpickler error:")
-    return line.partition(". Please ")[0].strip()

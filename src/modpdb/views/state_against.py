@@ -82,12 +82,16 @@ def _renames(found: Against) -> list[RenderableType]:
     head.append(
         f", {len(found.renamed):,} by shape and name: a guess (checkpoint → module)", "not bold"
     )
-    return [head, Grid([_rule_cells(rule) for rule in found.rules], right=frozenset({0}), wrap=1)]
+    return [head, rules(found.rules)]
+
+
+def rules(found: Sequence[Rule]) -> Grid:
+    """How many names, what they differ in, and the first of them as the checkpoint has it."""
+    return Grid([_rule_cells(rule) for rule in found], right=frozenset({0}), wrap=1)
 
 
 def _rule_cells(rule: Rule) -> tuple[Text, Text, Text]:
-    first = rule.tensors[0]
-    example = Text(f"{printable(first.stored)} → {printable(first.name)}", "dim")
+    example = Text(f"such as {printable(rule.tensors[0].stored)}", "dim")
     return Text(f"{_INDENT}{len(rule.tensors):,} ×"), _edit(rule.edit), example
 
 
