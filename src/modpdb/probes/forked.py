@@ -21,6 +21,7 @@ from typing import Any, NoReturn, TypeVar
 Result = TypeVar("Result")
 
 _SLOW = 1.0  # seconds after which somebody who waits is told
+_STREAMS: list[Any] = []  # in the copy: the program's
 
 
 class ForkError(RuntimeError):
@@ -117,7 +118,8 @@ def _detach() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(null, stream)
-    # New objects: what the program has written into the old ones and not flushed is its own.
+    # New objects, and the old ones are kept: freed, they would flush what the program has written.
+    _STREAMS.extend((sys.stdin, sys.stdout, sys.stderr))
     sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
 
 

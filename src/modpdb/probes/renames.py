@@ -8,6 +8,7 @@ guess that explains several patterns is a rule.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ Shape = tuple[int, ...] | None
 Parts = tuple[str, ...]
 Numbers = tuple[str, ...]
 
+_NUMBER = re.compile(r"(?<![^._])[0-9]+(?![^.])")  # a part, or the end of one: 12, layer_12
 _PATTERNS = 1_000  # of either side, that rules are learned from; they are applied to all
 _PEERS = 100  # patterns of equal shape that one is held against
 _DIFFED = 16  # and of these the ones with most parts in common, whose differences are looked at
@@ -125,9 +127,8 @@ class _Pattern:
 def _patterns(names: Mapping[str, Shape]) -> dict[Parts, _Pattern]:
     found: dict[Parts, _Pattern] = {}
     for name, shape in names.items():
-        split = name.split(".")
-        parts = tuple("#" if part.isdecimal() else part for part in split)
-        numbers = tuple(part for part in split if part.isdecimal())
+        parts = tuple(_NUMBER.sub("#", name).split("."))
+        numbers = tuple(_NUMBER.findall(name))
         pattern = found.setdefault(parts, _Pattern(parts))
         pattern.names[numbers] = name
         pattern.shapes[numbers] = shape
@@ -343,7 +344,8 @@ def _alone(pairs: Iterable[tuple[_Pattern, _Pattern]]) -> list[tuple[_Pattern, _
     return [
         (old, new)
         for old, new in possible
-        if rivals[id(old)] == rivals[id(new)] == 1 and _likeness(old.parts, new.parts) >= _LIKE
+        if rivals[id(old)] == rivals[id(new)] == 1
+        and (old.parts[-1] == new.parts[-1] or _likeness(old.parts, new.parts) >= _LIKE)
     ]
 
 

@@ -164,13 +164,16 @@ def _tied_by_renames(
 
 def rules_of(renamed: Iterable[tuple[Meant, Iterable[Edit]]]) -> tuple[Rule, ...]:
     """The edits, those that change most names first; `layer_0` → `layers.0`, … are one."""
-    by_edit: dict[Edit, dict[Edit, list[Meant]]] = {}
+    by_edit: dict[Edit, list[Meant]] = {}
     for meant, edits in renamed:
         for edit in edits:
-            by_edit.setdefault(_without_numbers(edit), {}).setdefault(edit, []).append(meant)
+            by_edit.setdefault(edit, []).append(meant)
+    general: dict[Edit, dict[Edit, list[Meant]]] = {}
+    for edit, found in by_edit.items():
+        general.setdefault(_without_numbers(edit), {})[edit] = found
     rules = []
-    for general, alike in by_edit.items():
-        edit = general if len(alike) > 1 else next(iter(alike))
+    for numberless, alike in general.items():
+        edit = numberless if len(alike) > 1 else next(iter(alike))
         rules.append(Rule(edit, tuple(each for found in alike.values() for each in found)))
     return tuple(sorted(rules, key=lambda rule: -len(rule.tensors)))
 
