@@ -237,5 +237,5 @@ def test_sixty_thousand_names(kind: str) -> None:
     tensors = [TensorEntry(n, "f32", s, 0, "") for n, s in old.items()]
     start = time.process_time()
     found = state_against(rows, tensors)
-    assert time.process_time() - start < 6  # 1.3 s on an idle machine; quadratic would be hours
+    assert time.process_time() - start < 10  # 1.3 s on an idle machine; quadratic would be hours
     assert len(found.renamed) == expected

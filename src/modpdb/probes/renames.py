@@ -361,7 +361,7 @@ def _singles(
 ) -> None:
     """Take single patterns, each by the edits that have most in common with others'."""
     ways: dict[tuple[int, int], tuple[Edit, ...]] = {}
-    for edits in sorted(guesses, key=lambda edits: _mean(support, edits)):
+    for edits in sorted(guesses, key=lambda edits: (_mean(support, edits), -len(edits))):
         for old, new in guesses[edits]:
             ways[id(old), id(new)] = edits
     for old, new in _alone(peers):
