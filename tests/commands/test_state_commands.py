@@ -74,7 +74,7 @@ layers.{0…2}             3 ×
   norm.bias      [4]          16 bytes
 head.weight      [6, 4]       96 bytes  tied with embed.weight
 not in it: 1 buffer registered with persistent=False
-  scale    [1]    4 bytes"""
+  scale  [1]  4 bytes"""
 
 
 def test_state(ask: Prompt) -> None:
@@ -114,8 +114,8 @@ def test_against(ask: Prompt, model: Model) -> None:
         "11 keys of Model, 11 tensors of model.safetensors in ckpt",
     ]
     assert "  6 ×  ln → norm  such as layers.0.ln.bias" in said
-    assert "layers.0.q_proj.weight    module [4, 4]  checkpoint [4, 5]" in said
-    assert "strange    [2]  f32" in said and "head.weight    is embed.weight" in said
+    assert "layers.0.q_proj.weight  module [4, 4]  checkpoint [4, 5]" in said
+    assert "strange  [2]  f32" in said and "head.weight  is embed.weight" in said
     assert ask("state self against ckpt/model.safetensors --unfold").startswith(verdict)
 
 

@@ -17,9 +17,9 @@ _BUILT: dict[tuple[str, int, bool], Skeleton] = {}
 """The session's skeletons, by folder, time of the config's last change, and trust."""
 
 
-@command("skeleton", options={"--trust-remote-code": ""}, file_after="")
+@command("skeleton", options={"--trust-remote-code": "", "--unfold": ""}, file_after="")
 def skeleton(dbg: ModPdb, arguments: Arguments) -> None:
-    """skeleton [--trust-remote-code] [PATH]
+    """skeleton [--trust-remote-code] [--unfold] [PATH]
 
     The transformers model that a checkpoint's config describes, on the meta device.
 
@@ -33,7 +33,8 @@ def skeleton(dbg: ModPdb, arguments: Arguments) -> None:
     from modpdb.views.skeleton import skeleton as view
 
     trust = bool(arguments.options.get("--trust-remote-code"))
-    dbg.show(view(skeleton_of(dbg, arguments.target, trust)))
+    found = skeleton_of(dbg, arguments.target, trust)
+    dbg.show(view(found, unfold=bool(arguments.options.get("--unfold"))))
 
 
 def skeleton_of(dbg: ModPdb, path: str, trust: bool = False) -> Skeleton:

@@ -10,22 +10,22 @@ from rich.text import Text
 
 from modpdb.probes.skeleton import Skeleton
 from modpdb.probes.skeleton_names import Alone, Loads, Names
-from modpdb.views.folding import folded, in_blocks
-from modpdb.views.grid import Grid
+from modpdb.views.folding import folded
 from modpdb.views.modules import module_tree
+from modpdb.views.named_rows import named_rows
 from modpdb.views.state_against import rules
 from modpdb.views.text import plural, printable, shape
 
 _INDENT = "  "
 
 
-def skeleton(found: Skeleton) -> RenderableType:
+def skeleton(found: Skeleton, *, unfold: bool = False) -> RenderableType:
     """The tree, then where the checkpoint's names are not the parameters', then what is alone."""
-    parts: list[RenderableType] = [*skeleton_tree(found)]
+    parts: list[RenderableType] = [*skeleton_tree(found, unfold=unfold)]
     if found.names is None:
         parts.append(Text("no tensors beside the config: names are not compared", "yellow"))
     else:
-        parts += _names(found.names)
+        parts += _names(found.names, unfold)
     return Group(*parts)
 
 
@@ -37,7 +37,7 @@ def skeleton_tree(
     yield module_tree(found.tree, depth=depth, unfold=unfold, type_glob=type_glob)
 
 
-def _names(names: Names) -> Iterator[RenderableType]:
+def _names(names: Names, unfold: bool) -> Iterator[RenderableType]:
     loads = names.loads
     made = [each for each in loads if each.by or len(each.sources) > 1]
     renamed = sum(each.renamed for each in loads)
@@ -48,14 +48,18 @@ def _names(names: Names) -> Iterator[RenderableType]:
         yield Text("renamed while loading", "bold").append(
             f", {plural(renamed, 'tensor')} (checkpoint → parameter)", "not bold"
         )
-        yield rules(names.rules)
+        yield from rules(names.rules, unfold=unfold)
     if made:
         yield Text("made while loading", "bold").append(", by transformers' operations", "not bold")
         yield from _made(made)
     wrong = [each for each in loads if each.other_shape]
-    yield from _section("of another shape", ((e.name, (_shapes(e),)) for e in wrong))
-    yield from _alone("parameters without a tensor", names.parameters)
-    yield from _alone("tensors without a parameter", names.tensors)
+    sections = (
+        ("of another shape", [(each.name, (_shapes(each),)) for each in wrong]),
+        (f"parameters without a tensor: {len(names.parameters):,}", _alone(names.parameters)),
+        (f"tensors without a parameter: {len(names.tensors):,}", _alone(names.tensors)),
+    )
+    for head, rows in sections:
+        yield from named_rows(head, rows, unfold=unfold)
 
 
 def _summary(loaded: int, same: int) -> Text:
@@ -93,26 +97,5 @@ def _shapes(each: Loads) -> str:
     return f"parameter {shape(each.shape)}, checkpoint gives {shape(each.made)}"
 
 
-def _alone(head: str, found: Sequence[Alone]) -> Iterator[RenderableType]:
-    rows = ((each.name, (shape(each.shape), each.dtype or "", each.why)) for each in found)
-    yield from _section(f"{head}: {len(found):,}", rows)
-
-
-def _section(head: str, rows: Iterable[tuple[str, tuple[str, ...]]]) -> Iterator[RenderableType]:
-    lines = in_blocks(folded(rows))
-    if not lines:
-        return
-    columns = max(len(cells) for _, _, cells in lines if cells)
-    yield Text(head, "bold")
-    yield Grid(
-        [
-            (
-                Text(_INDENT + printable(name)),
-                Text(f"{times:,} ×" if times > 1 else "", "bold"),
-                *(Text(printable(cell)) for cell in cells or [""] * columns),
-            )
-            for name, times, cells in lines
-        ],
-        right=frozenset({1}),
-        wrap=0,
-    )
+def _alone(found: Iterable[Alone]) -> list[tuple[str, tuple[str, ...]]]:
+    return [(each.name, (shape(each.shape), each.dtype or "", each.why)) for each in found]

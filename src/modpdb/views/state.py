@@ -14,7 +14,7 @@ from modpdb.probes.state import EXTRA, State, StateCode
 from modpdb.probes.state_run import Kept, Ran
 from modpdb.probes.tree import joined
 from modpdb.views.folding import folded, in_blocks
-from modpdb.views.grid import Grid
+from modpdb.views.grid import Grid, without_empty
 from modpdb.views.linear import place
 from modpdb.views.modules import tensor_cells, tensor_notes, tensor_total
 from modpdb.views.text import plural, printable, size
@@ -63,15 +63,14 @@ def key_grid(rows: Sequence[TensorRow], *, unfold: bool = False) -> Grid:
     for name, times, row in lines:
         many = Text(f"{times:,} ×" if times > 1 else "", "bold")
         if row is None:
-            blank = [Text()] * (1 + several)
-            cells.append((Text(printable(name)), *blank, many, Text(), Text()))
+            cells.append((Text(printable(name)), Text(), Text(), many, Text(), Text()))
             continue
         whole = rows[order[name]] if name in order else row
         notes = tensor_notes(replace(whole, tied=_first(whole, order)))
         dims, dtype, memory = tensor_cells(row)
-        kind = [dtype] if several else []
-        cells.append((Text(printable(name)), dims, *kind, many, memory, notes))
-    return Grid(cells, right=frozenset({2 + several, 3 + several}), wrap=0)
+        kind = dtype if several else Text()
+        cells.append((Text(printable(name)), dims, kind, many, memory, notes))
+    return without_empty(cells, right=frozenset({3, 4}), wrap=0)
 
 
 def _dtypes(rows: Iterable[TensorRow]) -> list[str]:
