@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from modpdb.probes._static import class_attribute, class_name, instance_dict
-from modpdb.probes._torch import torch_or_none, undisturbed
+from modpdb.probes._torch import collector_paused, torch_or_none, undisturbed
 from modpdb.probes.builtins import Source, source_of
 from modpdb.probes.module_state import (
     describe_class,
@@ -28,7 +28,7 @@ _HOOKS = (
     ("load_state_dict pre-hook", "_load_state_dict_pre_hooks"),
     ("load_state_dict post-hook", "_load_state_dict_post_hooks"),
 )
-_OVERRIDABLE = ("state_dict", "_save_to_state_dict")
+_OVERRIDABLE = ("get_extra_state", "state_dict", "_save_to_state_dict")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def state_of(root: Any, prefix: str = "") -> State:
     Looks at registries only: no hook, no `get_extra_state`, no property and no data.
     """
     torch = torch_or_none()
-    with undisturbed(torch):
+    with undisturbed(torch), collector_paused():
         return _Scan(torch).state(root, prefix)
 
 
@@ -85,7 +85,7 @@ class _Scan:
     def __init__(self, torch: Any) -> None:
         self._torch = torch
         self._reader = TensorReader(torch)
-        self._base = torch.nn.Module
+        self._classes: dict[int, dict[str, Any]] = {}  # by id: a metaclass may hash
         self._extra: list[StateCode] = []
         self._code: list[StateCode] = []
         self._unready: list[str] = []
@@ -93,8 +93,9 @@ class _Scan:
     def state(self, root: Any, prefix: str) -> State:
         found: list[_Found] = []
         for path, module in named_modules(root, prefix):
-            found += self._tensors(path, instance_dict(module))
-            self._look_at_code(path, module)
+            state = instance_dict(module)
+            found += self._tensors(path, state)
+            self._look_at_code(path, module, state)
         names: dict[int, list[str]] = {}
         for each in found:
             if each.kept:
@@ -132,31 +133,35 @@ class _Scan:
             ("plain tensor",) if found.plain else (),
         )
 
-    def _look_at_code(self, path: str, module: Any) -> None:
-        cls, state = type(module), instance_dict(module)
-        name = class_name(cls)
+    def _look_at_code(self, path: str, module: Any, state: dict[str, Any]) -> None:
+        cls = type(module)
         if "_parameters" not in state and "_c" not in state:
             self._unready.append(path)
             return
-        own = state.get("get_extra_state", class_attribute(cls, "get_extra_state"))
-        if own is not class_attribute(self._base, "get_extra_state"):
-            self._extra.append(StateCode(path, name, "get_extra_state", source_of(own)))
         for method in _OVERRIDABLE:
-            function = state.get(method, class_attribute(cls, method))
-            if function is not class_attribute(self._base, method):
-                self._code.append(StateCode(path, name, method, source_of(function)))
+            function = state[method] if method in state else self._overridden(cls)[method]
+            if function is not None:
+                code = StateCode(path, class_name(cls), method, source_of(function))
+                (self._extra if method == "get_extra_state" else self._code).append(code)
         for kind, registry in _HOOKS:
             hooks: Any = state.get(registry)
-            if issubclass(type(hooks), dict):
+            if issubclass(type(hooks), dict) and dict.__len__(hooks):
                 for hook in dict.values(hooks):
                     source = source_of(instance_dict(hook).get("hook", hook))
-                    self._code.append(StateCode(path, name, kind, source))
+                    self._code.append(StateCode(path, class_name(cls), kind, source))
+
+    def _overridden(self, cls: type) -> dict[str, Any]:
+        """By method, the function of *cls*; None where it is nn.Module's own."""
+        known = self._classes.get(id(cls))
+        if known is None:
+            known = self._classes[id(cls)] = {}
+            for method in _OVERRIDABLE:
+                function = class_attribute(cls, method)
+                own = function is class_attribute(self._torch.nn.Module, method)
+                known[method] = None if own else function
+        return known
 
 
 def _name_of(torch: Any, root: Any) -> str:
-    described = describe_class(torch, type(root))
-    return (
-        scripted_class(described, instance_dict(root)).name
-        if described.scripted
-        else (described.name)
-    )
+    cls = describe_class(torch, type(root))
+    return scripted_class(cls, instance_dict(root)).name if cls.scripted else cls.name
