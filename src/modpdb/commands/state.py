@@ -193,3 +193,8 @@ def _compare(dbg: ModPdb, asked: _Asked, checkpoint: Checkpoint, unfold: bool) -
     tensors = [t for t in checkpoint.tensors if asked.inside(t.name)] or checkpoint.tensors
     compared = state_against(rows, tensors, [row.name for row in found.left_out])
     dbg.show(against(compared, found.class_name, checkpoint, unfold=unfold))
+    if (compared.missing or compared.unexpected) and Path(
+        checkpoint.folder, "config.json"
+    ).exists():
+        where = printable(checkpoint.folder)
+        dbg.message(f"`skeleton {where}` tells what transformers renames and stacks on loading")

@@ -183,13 +183,13 @@ def edits_between(old: str, new: str) -> tuple[Edit, ...]:
     return _differences(tuple(old.split(".")), tuple(new.split(".")))[0]
 
 
-def _edits(old: Parts, new: Parts) -> set[tuple[Edit, ...]]:
+def _edits(old: Parts, new: Parts) -> list[tuple[Edit, ...]]:
     """What makes *old* into *new*, in one or two ways; numbers are kept."""
-    return {
+    return [
         edits
-        for edits in _differences(old, new)
+        for edits in dict.fromkeys(_differences(old, new))
         if edits and all(edit.old.count("#") == edit.new.count("#") for edit in edits)
-    }
+    ]
 
 
 def _differences(old: Parts, new: Parts) -> tuple[tuple[Edit, ...], tuple[Edit, ...]]:

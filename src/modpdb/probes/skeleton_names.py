@@ -84,7 +84,7 @@ def loading_names(model: Any, tensors: Iterable[TensorEntry]) -> Names:
     ]
     unused = [
         Alone(name, entries[name].shape, entries[name].dtype, ignored.get(target, ""))
-        for target, name in ((stray[name], name) for name in stray)
+        for name, target in stray.items()
     ]
     return Names(tuple(loads), _rules(loads), tuple(parameters), tuple(unused), tuple(problems))
 
@@ -136,7 +136,8 @@ def _loads(
         try:
             results = _converted(model, target, converter, sources, entries)
         except Exception as error:  # of transformers' operations, which raise all kinds
-            problems.append(f"{target}: {', '.join(by)}: {type(error).__name__}: {error}")
+            said = str(error).partition("\n")[0]
+            problems.append(f"{target}: {', '.join(by)}: {type(error).__name__}: {said}")
             results = {target: None}
         loads += [
             Loads(made, names, by, _shape(rows[made]), shape)
@@ -157,6 +158,8 @@ Renaming = Callable[[str], tuple[str, str, Any]]
 
 def _renaming(model: Any, rows: Mapping[str, Any]) -> tuple[Renaming, str]:
     """What gives a tensor's parameter, with the pattern and the converter if one takes it."""
+    if int(sys.modules["transformers"].__version__.partition(".")[0]) < 5:
+        return _before_5(model, rows), ""
     try:
         loading = importlib.import_module("transformers.core_model_loading")
         mapping = importlib.import_module("transformers.conversion_mapping")
@@ -165,9 +168,7 @@ def _renaming(model: Any, rows: Mapping[str, Any]) -> tuple[Renaming, str]:
         converters = [t for t in transforms if isinstance(t, loading.WeightConverter)]
         by_pattern = {p: each for each in converters for p in each.source_patterns}
         rename, prefix = loading.rename_source_key, model.base_model_prefix
-    except (ImportError, AttributeError):  # before 5.0
-        return _before_5(model, rows), ""
-    except Exception as error:
+    except Exception as error:  # another version's, which does it in another way
         said = f"how transformers renames is not known: {type(error).__name__}: {error}"
         return (lambda name: (name, "", None)), said
 
