@@ -14,7 +14,6 @@ import select
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
@@ -62,10 +61,10 @@ def in_fork(function: Callable[[], Result], slow: Callable[[], None]) -> Result:
 
 def _read(receive: int, slow: Callable[[], None]) -> bytes:
     """All that the copy sends until it ends."""
-    told = time.monotonic() + _SLOW
-    while not select.select([receive], [], [], max(0.0, told - time.monotonic()))[0]:
+    waiting = select.poll()  # select() takes no descriptor over 1,023
+    waiting.register(receive)
+    if not waiting.poll(_SLOW * 1000):
         slow()
-        select.select([receive], [], [])
     parts = []
     while part := os.read(receive, 1 << 16):
         parts.append(part)
