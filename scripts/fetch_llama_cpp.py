@@ -2,12 +2,13 @@
 """Brings llama.cpp's conversion scripts and prints the path of the folder they lie in.
 
 They are taken from the source distribution of llama-cpp-python on PyPI, which carries llama.cpp's
-tree: `convert*.py`, `conversion/` and `gguf-py/` are kept, in a cache, and the rest is thrown
-away. Downloading is left to pip, so that indexes, mirrors and proxies are those that the user has
-configured. Needs the standard library and pip only.
+tree: `convert*.py`, `conversion/`, `gguf-py/` and `examples/model-conversion/` are kept, in a
+cache, and the rest is thrown away. Downloading is left to pip, so that indexes, mirrors and
+proxies are those that the user has configured. Needs the standard library and pip only.
 """
 
 import argparse
+import hashlib
 import re
 import subprocess
 import sys
@@ -21,7 +22,10 @@ NEWEST = "0.3.36"
 SINGLE_FILE = "0.3.9"
 """One of mid 2025, whose convert_hf_to_gguf.py is a single file and needs no mistral_common."""
 CACHE = Path(__file__).resolve().parent.parent / ".cache"
-WANTED = re.compile(r"[^/]+/vendor/llama\.cpp/(convert[^/]*\.py|(?:conversion|gguf-py)/.+)")
+WANTED = re.compile(
+    r"[^/]+/vendor/llama\.cpp/"
+    r"(convert[^/]*\.py|(?:conversion|gguf-py|examples/model-conversion)/.+)"
+)
 
 
 class FetchError(Exception):
@@ -74,8 +78,10 @@ def fetch(version: str = NEWEST, cache: Path = CACHE) -> Path:
 
     Raises FetchError. The folder gets its name when it is complete, by a rename, so that neither
     an interrupted run nor one at the same time leaves half a tree to be taken for a whole one.
+    The name holds a hash of WANTED: where more is wanted than before, a new tree is brought.
     """
-    tree = cache / f"llama.cpp-{version}"
+    wanted = hashlib.sha256(WANTED.pattern.encode()).hexdigest()[:6]
+    tree = cache / f"llama.cpp-{version}-{wanted}"
     if tree.is_dir():
         return tree
     cache.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from modpdb.cli import CommandLineError, parse
         ("-c c s.py --stop", "s.py", ["--stop"]),
         ("-- -odd.py -m", "-odd.py", ["-m"]),
         ("./verify MODEL", "./verify", ["MODEL"]),
+        ("./model MODEL", "./model", ["MODEL"]),
     ],
 )
 def test_what_follows_the_script_is_its_own(line: str, target: str, arguments: list[str]) -> None:
@@ -26,6 +27,16 @@ def test_a_module_ends_the_options_too(line: str) -> None:
     assert (launch.target, launch.is_module) == ("pkg.tool", True)
     assert launch.arguments == ["-c", "x", "--no-rc"]
     assert launch.commands == [] and launch.use_rc
+
+
+def test_a_program_of_our_own() -> None:
+    launch = parse(["--stop", "build", "model", "--dtype", "f32", "DIR", "Hello"])
+    assert (launch.program, launch.target, launch.is_module) == (
+        "model",
+        "modpdb.programs.model",
+        True,
+    )
+    assert launch.arguments == ["--dtype", "f32", "DIR", "Hello"] and launch.stops == ["build"]
 
 
 def test_options_in_every_spelling() -> None:

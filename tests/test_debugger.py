@@ -592,3 +592,11 @@ def test_sticky_escapes_what_the_script_says() -> None:
     said = debug(program, "sticky", "n", "n", "n", "n", "n", "n", "n", "c")
     assert "RuntimeError: title \\x1b]0;owned\\x07" in said
     assert "\x1b]" not in said and "\x07" not in said
+
+
+@pytest.mark.parametrize("command_typed", ["locals", "stages", "b @x"])
+def test_looking_draws_no_random_number(modpdb_run, tmp_path: Path, command_typed: str) -> None:
+    """rich draws one while it is imported."""
+    (tmp_path / "s.py").write_text("import random\nrandom.seed(0)\nx = 1\nprint(random.random())\n")
+    done = modpdb_run(["s.py"], f"n\nn\n{command_typed}\nc\n", cwd=tmp_path)
+    assert "0.8444218515250481\n" in done.stdout

@@ -78,6 +78,30 @@ def test_the_scenario(modpdb_run, plain_gguf, tree: Path, gemma3_checkpoint, tmp
     assert digest(out) == plain_gguf(tree, gemma3_checkpoint)
 
 
+SKELETON = """\
+c
+skeleton
+modules --skeleton -d 1
+state
+p __import__("torch").is_inference_mode_enabled()
+c
+"""
+
+
+def test_a_skeleton_leaves_the_conversion_as_it_was(
+    modpdb_run, plain_gguf, tree: Path, gemma3_checkpoint, tmp_path
+) -> None:
+    out = tmp_path / "out.gguf"
+    done = modpdb_run(convert(tree, gemma3_checkpoint, out), SKELETON)
+    assert done.returncode == 0 and done.stderr.count("modpdb:") == 0
+    assert "Gemma3ForCausalLM   " in done.stdout and "no weight read" in done.stdout
+    assert "parameters from the checkpoint, each by its own name" in done.stdout
+    assert "lm_head.weight  [384, 64]  bf16  tied with model.embed_tokens.weight" in done.stdout
+    assert "*** a conversion holds tensors and no module: `params` lists them" in done.stdout
+    assert "(ModPdb) True\n" in done.stdout
+    assert digest(out) == plain_gguf(tree, gemma3_checkpoint)
+
+
 @pytest.mark.parametrize(
     ("stage", "function"),
     [

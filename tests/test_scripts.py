@@ -115,6 +115,8 @@ CONVERSION_FILES = {
     "vendor/llama.cpp/convert_lora_to_gguf.py": b"\n" * 50_000,
     "vendor/llama.cpp/conversion/base.py": b"",
     "vendor/llama.cpp/gguf-py/gguf/__init__.py": b"",
+    "vendor/llama.cpp/examples/model-conversion/scripts/causal/run-org-model.py": b"",
+    "vendor/llama.cpp/examples/simple/simple.cpp": b"int main() {}",
     "vendor/llama.cpp/src/llama.cpp": b"int main() {}",
     "llama_cpp/__init__.py": b"",
 }
@@ -130,6 +132,7 @@ def test_fetch_keeps_the_conversion_scripts_alone(
         "convert_lora_to_gguf.py",
         "conversion/base.py",
         "gguf-py/gguf/__init__.py",
+        "examples/model-conversion/scripts/causal/run-org-model.py",
     }
     assert list(tmp_path.iterdir()) == [tree]  # neither the archive nor anything half done
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-_USAGE = "usage: modpdb [OPTIONS] SCRIPT [ARGS…]  |  modpdb [OPTIONS] -m MODULE [ARGS…]"
+_USAGE = """\
+usage: modpdb [OPTIONS] SCRIPT [ARGS…]  |  modpdb [OPTIONS] -m MODULE [ARGS…]
+       modpdb [OPTIONS] model MODEL_DIR [PROMPT | IDS]"""
 
 _HELP = f"""\
 {_USAGE}
@@ -37,8 +40,11 @@ Examples:
       set a breakpoint in a file that is not imported yet, and go
   modpdb -m mypackage.convert --help
       debug a module; --help is the module's
-  modpdb ./verify
-      a script called verify (bare, that word is kept for a subcommand)
+  modpdb model MODEL_DIR "Hello, my name is"
+      a plain session on a checkpoint: builds its transformers model, stops before it runs once
+      (modpdb model --help)
+  modpdb ./model
+      a script called model (bare, `model` and `verify` are kept for subcommands)
 
 In your own code: import modpdb; modpdb.set_trace()
 At a failing test: pytest --pdb --pdbcls=modpdb:ModPdb
@@ -53,7 +59,9 @@ _VALUES = {
     "--on-eof": "continue",
 }
 _FLAGS = {"--no-preset", "--list-presets", "--no-rc", "--version", "-h", "--help"}
-SUBCOMMANDS = {"verify", "model"}
+PROGRAMS = {"model": "modpdb.programs.model"}
+"""Subcommands that debug a program of modpdb's own, a module; a script of that name is ./model."""
+KEPT = {"verify"}
 """Words kept for what modpdb will do from the shell; a script of that name is ./verify."""
 
 
@@ -63,11 +71,15 @@ class CommandLineError(Exception):
 
 @dataclass
 class Launch:
-    """What to run, and how. ``target`` is a path, or a module's name where ``is_module``."""
+    """What to run, and how. ``target`` is a path, or a module's name where ``is_module``.
+
+    ``program``: the subcommand of which that module is the program.
+    """
 
     target: str = ""
     arguments: list[str] = field(default_factory=list)
     is_module: bool = False
+    program: str = ""
     commands: list[str] = field(default_factory=list)
     preset: str | None = None
     use_preset: bool = True
@@ -97,6 +109,8 @@ def parse(arguments: Sequence[str]) -> Launch:
                 return launch
             continue
         launch.target, launch.arguments = word, rest
+        if word in PROGRAMS:
+            launch.program, launch.target, launch.is_module = word, PROGRAMS[word], True
         return _checked(launch)
     raise CommandLineError("no script to run")
 
@@ -145,7 +159,7 @@ def _checked(launch: Launch) -> Launch:
         raise CommandLineError("no script to run")
     if launch.target == "-":
         raise CommandLineError("the script cannot come from standard input: that is the prompt's")
-    if launch.target in SUBCOMMANDS:
+    if launch.target in KEPT:
         raise CommandLineError(
             f"`{launch.target}` is kept for a subcommand that this version does not have; "
             f"a script of that name is ./{launch.target}"
@@ -168,6 +182,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     elif launch.action == "list-presets":
         sys.exit(_list_presets())
     else:
+        if launch.program:
+            # What is wrong with the program's own options is said before anything is debugged.
+            importlib.import_module(launch.target).parsed(launch.arguments)
         from modpdb.launcher import run
 
         sys.exit(run(launch))

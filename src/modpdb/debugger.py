@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import os
 import signal
+import sys
 import threading
 import traceback
 import types
@@ -22,6 +23,7 @@ from modpdb.prompt.plain import PlainInput
 from modpdb.rcfile import RcLine, read_rc_files
 from modpdb.repairs import Quit
 from modpdb.stepping import SteppingPdb
+from modpdb.views import import_rich
 from modpdb.views.text import printable
 
 if TYPE_CHECKING:
@@ -301,6 +303,7 @@ class ModPdb(EarlyLines, ModuleStops, BreakCommands, SteppingPdb):
     def _run_command(self, name: str, entry: Command, text: str) -> bool:
         if not text and self._is_bound(name):
             self._say_shadowed(name)
+        import_rich()
         try:
             if getattr(text, "cmd_count", None) is not None:
                 raise UsageError(f"{name} takes no count before it")
@@ -372,6 +375,7 @@ class ModPdb(EarlyLines, ModuleStops, BreakCommands, SteppingPdb):
 
     def show(self, *renderables: Any) -> None:
         """Print what a view made."""
+        import_rich()
         from modpdb.views.console import print_to
 
         print_to(self.stdout, renderables, color=self.use_color())
@@ -408,6 +412,24 @@ class ModPdb(EarlyLines, ModuleStops, BreakCommands, SteppingPdb):
             self.message(f"{name} = {value}")
 
     do_a = do_args
+
+    def do_debug(self, arg: str) -> None:
+        """debug CODE
+
+        Step through CODE, an expression or a statement, at the prompt ((ModPdb)); q leads back.
+        """
+        # pdbpp 0.12's forgets afterwards what breakpoints were set or cleared inside.
+        from modpdb.nested import second_debugger
+
+        names, own = self.curframe.f_globals, self.curframe_locals
+        self.message("ENTERING RECURSIVE DEBUGGER")
+        try:
+            with second_debugger(self) as inner:
+                sys.call_tracing(inner.run, (arg, names, own))
+            self.lastcmd = inner.lastcmd
+        except Exception as error:
+            self.error("".join(traceback.format_exception_only(error)).strip())
+        self.message("LEAVING RECURSIVE DEBUGGER")
 
     def do_run(self, arg: str) -> None:
         """run

@@ -16,15 +16,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from modpdb.breakpoints.engine import debugger_at_work
 from modpdb.cli import Launch
 from modpdb.commands.tensor_breaks import never_met
 from modpdb.debugger import ModPdb
+from modpdb.own_code import is_ours
 from modpdb.plumbing import Plumbing
 from modpdb.presets import GENERIC, Preset, PresetError, preset_for, preset_named
 from modpdb.rcfile import read_rc_files
 from modpdb.repairs import Quit
-
-_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
 class CannotStart(Exception):
@@ -78,11 +78,18 @@ def _run(launch: Launch) -> int | str | None:
         sys.argv[:] = [target.argument, *launch.arguments]
         main = _main_module(target)
         with debugger.interrupts(), _breakpoints_open(debugger):
-            return _run_main(debugger, target, main, stop=not launch.stops)
+            return _run_main(debugger, target, main, stop=_stops_first(launch, preset))
     finally:
         debugger.leave()
         # The script's __main__ stays: atexit handlers and threads may need it. Ours lives on.
         sys.modules.setdefault("modpdb.__main__", kept_main)
+
+
+def _stops_first(launch: Launch, preset: Preset | None) -> bool:
+    """Whether to stop at the first line. A program of ours has nothing to see there."""
+    if launch.program and preset is not None:
+        return not preset.default and not launch.stops
+    return not launch.stops
 
 
 # -- what to run ---------------------------------------------------------------------------------
@@ -94,6 +101,8 @@ def _find_target(launch: Launch) -> Target:
     Raises CannotStart, SyntaxError, or what a package that -m imports raises.
     """
     sys.argv[:] = ["-m" if launch.is_module else launch.target, *launch.arguments]
+    if launch.program:
+        return _program_target(launch.target)
     if launch.is_module:
         return _module_target(launch.target)
     if pkgutil.get_importer(launch.target) is not None:
@@ -154,6 +163,14 @@ def _module_target(name: str) -> Target:
     return Target(code, _names_of(spec), spec.origin or name)
 
 
+def _program_target(name: str) -> Target:
+    """A program of modpdb's. It takes nothing from where the user happens to be: in a
+    checkpoint's folder a `tokenizers.py` would be taken for the library."""
+    _replace_path(None)
+    spec: Any = importlib.util.find_spec(name)
+    return Target(spec.loader.get_code(name), _names_of(spec), spec.origin)
+
+
 def _names_of(spec: Any) -> dict[str, Any]:
     return {
         "__file__": spec.origin,
@@ -208,6 +225,8 @@ def _preset(launch: Launch) -> Preset | None:
 
 
 def _file_name(launch: Launch) -> str:
+    if launch.program:
+        return f"modpdb {launch.program}"
     return launch.target.rpartition(".")[2] + ".py" if launch.is_module else launch.target
 
 
@@ -217,7 +236,7 @@ def _set_up_stages(debugger: ModPdb, preset: Preset, launch: Launch) -> None:
     debugger.plumbing = Plumbing(preset)
     debugger.stages = Stages(preset, debugger.engine, debugger.locator)
     debugger.stages.stop_only_at(launch.stops or preset.default)
-    if launch.stops:
+    if launch.stops or launch.program:
         return
     stops = debugger.stages.stopping()
     runs = f"c runs to stage {' or '.join(stops)}" if stops else "no stage stops"
@@ -262,9 +281,11 @@ def _breakpoints_open(debugger: ModPdb) -> Iterator[None]:
     def set_trace(
         *args: Any, header: str | None = None, commands: list[str] | None = None, **kwargs: Any
     ) -> None:
+        # Code that is run from the prompt (run-model, debug) has a debugger of its own.
+        working: Any = debugger_at_work() or debugger
         if header is not None:
-            debugger.message(header)
-        debugger.set_trace(sys._getframe().f_back, commands)
+            working.message(header)
+        working.set_trace(sys._getframe().f_back, commands)
 
     kept: list[tuple[Any, str, Any]] = []
 
@@ -376,7 +397,7 @@ def _post_mortem(debugger: ModPdb, error: BaseException) -> None:
 def _strip(error: BaseException) -> None:
     """Take our own frames off the top of the traceback."""
     tb = error.__traceback__
-    while tb is not None and tb.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+    while tb is not None and is_ours(tb.tb_frame.f_code.co_filename):
         tb = tb.tb_next
     error.__traceback__ = tb
 

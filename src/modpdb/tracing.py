@@ -15,9 +15,8 @@ from typing import Any, NoReturn
 from modpdb.breakpoints.books import reached_line
 from modpdb.breakpoints.engine import Engine, is_ringing
 from modpdb.breakpoints.locations import LineSearch, Locator
+from modpdb.own_code import is_ours
 from modpdb.repairs import Quit, RepairedPdb
-
-_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
 class PerThread:
@@ -158,7 +157,7 @@ class TracingPdb(RepairedPdb):
     # -- tracing -----------------------------------------------------------------------------------
 
     def trace_dispatch(self, frame: types.FrameType, event: str, arg: Any) -> Any:
-        if frame.f_code.co_filename.startswith(_PACKAGE) or is_ringing():
+        if is_ours(frame.f_code.co_filename) or is_ringing():
             return None  # our own code, where stepping leaves the script, or a condition
         if self.in_forked_child():
             sys.settrace(None)  # the child of one that is stepped through
@@ -411,7 +410,7 @@ class TracingPdb(RepairedPdb):
     def get_stack(self, f: types.FrameType | None, t: types.TracebackType | None) -> Any:
         """pdbpp's stack without our own frames at its bottom; hf_unhide shows none of them."""
         stack, index = super().get_stack(f, t)
-        own = sum(frame.f_code.co_filename.startswith(_PACKAGE) for frame, _ in stack)
+        own = sum(is_ours(frame.f_code.co_filename) for frame, _ in stack)
         if own == len(stack):
             return stack, index
         self.fullstack = self.fullstack[own:]

@@ -35,7 +35,7 @@ class BreakBase:
             total += k
         return total
 
-    def break_only_method(self) -> None: ...
+    def xyzzy_plugh(self) -> None: ...
 
 
 class BreakSub(BreakBase): ...
@@ -175,11 +175,11 @@ def test_a_failing_condition_of_a_line() -> None:
 
 
 def test_pending_with_near_misses() -> None:
-    said = run(program, "b BreakSubb.method", "b break_only_method", "b *.break_only_mehtod", "q")
+    said = run(program, "b BreakSubb.method", "b xyzzy_plugh", "b *.xyzzy_pulgh", "q")
     assert said == [
         "Breakpoint 1 pending: BreakSubb.method is not imported yet; did you mean BreakSub.method?",
-        "Breakpoint 2 pending: break_only_method is not imported yet",
-        "Breakpoint 3 pending: *.break_only_mehtod is not imported yet",
+        "Breakpoint 2 pending: xyzzy_plugh is not imported yet",
+        "Breakpoint 3 pending: *.xyzzy_pulgh is not imported yet",
         "",
     ]
 

@@ -206,7 +206,7 @@ def test_several_roots_are_told_apart() -> None:
         ("modules laers.1", "'laers.1' is no module path here; near: layers.1, layers.2"),
         ("params hed.weight", "'hed.weight' is no name among the parameters here; near: head.weight"),
         ("modules head -d 1", "'head -d 1' is no module path here; options come before the target"),
-        ("modules -x", "modules has no option -x; it takes -d N, -t TYPE, --unfold"),
+        ("modules -x", "modules has no option -x; it takes -d N, -t TYPE, --unfold, --skeleton"),
         ("modules -d x", "-d takes a whole number, not 'x'"),
         ("modules [1, 2]", "'[1, 2]' is no module path here: it is a list"),
         ("modules len(nope)", "'len(nope)' is no module path here, and as Python: NameError: name 'nope' is not defined"),

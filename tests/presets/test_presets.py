@@ -34,7 +34,8 @@ def user_preset(text: str, name: str = "mine.toml") -> Path:
 def test_found_by_file_name() -> None:
     assert preset_for("/x/convert_hf_to_gguf.py").name == "llama.cpp"
     assert preset_for("convert_lora_to_gguf.py").name == "llama.cpp-lora"
-    assert preset_for("anything.py").name == "generic"
+    assert preset_for("scripts/causal/run-org-model.py").name == "llama.cpp-run-model"
+    assert preset_for("anything.py").name == preset_for("model.py").name == "generic"
 
 
 def test_ours_have_the_stages_promised() -> None:
@@ -45,6 +46,8 @@ def test_ours_have_the_stages_promised() -> None:
         assert preset.default == ("tensors",)
         assert preset.known_at == "tensors" and "writer" in {t.name for t in preset.tensors}
     assert preset_named("generic").default == ()
+    assert preset_named("llama.cpp-run-model").default == ("forward",)
+    assert preset_named("model").default == ("forward", "done")
 
 
 def test_a_users_own_wins() -> None:
@@ -159,4 +162,10 @@ def test_a_pattern_that_matches_nothing_is_said(modpdb_run, tmp_path: Path) -> N
 
 
 def test_all_presets_load() -> None:
-    assert set(all_presets()) == {"generic", "llama.cpp", "llama.cpp-lora"}
+    assert set(all_presets()) == {
+        "generic",
+        "llama.cpp",
+        "llama.cpp-lora",
+        "llama.cpp-run-model",
+        "model",
+    }

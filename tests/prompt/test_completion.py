@@ -91,7 +91,12 @@ def test_before_there_is_a_frame() -> None:
 
 
 def test_options_and_nothing_else(here: Complete) -> None:
-    assert here("modules -") == ["modules -d", "modules -t", "modules --unfold"]
+    assert here("modules -") == [
+        "modules -d",
+        "modules -t",
+        "modules --unfold",
+        "modules --skeleton",
+    ]
     assert here("modules --u") == ["modules --unfold"]
     assert here("modules -d 2 --u") == ["modules -d 2 --unfold"]
     assert here("locals --u") == []

@@ -233,3 +233,27 @@ def test_ctrl_c_stops_a_long_command_that_was_not_typed(terminal) -> None:
     t.expect(PROMPT)
     t.line("q")
     assert t.status() == 1
+
+
+SLOW = "[__import__('time').sleep(0.01) for _ in range(3000)]"
+
+
+def test_ctrl_c_in_a_model_that_is_run_from_the_prompt(terminal, llama_checkpoint) -> None:
+    pytest.importorskip("transformers")
+    t = terminal("model", llama_checkpoint, "5")
+    t.child.expect(PROMPT, timeout=120)
+    t.line(f"h = model.register_forward_pre_hook(lambda *a: {SLOW} and None)")
+    t.expect(PROMPT)
+    t.line("run-model 1 2")
+    time.sleep(1)
+    t.child.kill(signal.SIGINT)
+    t.expect("interrupted: stopping at the next line")
+    t.expect(r"\(\(ModPdb\)\)")
+    t.line("q")
+    t.expect("the model's run was given up")
+    t.line("h.remove()")
+    t.expect(PROMPT)
+    t.line("run-model 1 2")
+    t.expect(r"\[1, 2, 384\] bf16")
+    t.line("q")
+    assert t.status() == 1

@@ -176,6 +176,11 @@ def is_ringing() -> bool:
     return get_ident() in _ringing
 
 
+def debugger_at_work() -> Debugger | None:
+    """Whose breakpoints ring now."""
+    return _at_work[-1].debugger if _at_work else None
+
+
 class Wiring:
     """How a process notices that a place is reached. One for all debuggers.
 

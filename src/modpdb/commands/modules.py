@@ -28,18 +28,19 @@ if TYPE_CHECKING:
 @command(
     "modules",
     "mods",
-    options={"-d": "N", "-t": "TYPE", "--unfold": ""},
+    options={"-d": "N", "-t": "TYPE", "--unfold": "", "--skeleton": ""},
     completes=complete_paths,
 )
 def modules(dbg: ModPdb, arguments: Arguments) -> None:
-    """modules [-d N] [-t TYPE] [--unfold] [TARGET]
+    """modules [-d N] [-t TYPE] [--unfold] [--skeleton] [TARGET]
 
     The tree of modules: class, parameters, memory, oddities.
 
     Blocks that are identical are one row, layers.{0…25}; --unfold shows each. -d N goes N
     levels deep, -t TYPE lists modules whose class fits (-t *Norm). TARGET is an expression, a
     path or a glob of paths (layers.*.self_attn); without it the modules that the frame holds.
-    In a conversion, the tree that the checkpoint's tensor names imply.
+    In a conversion, the tree that the checkpoint's tensor names imply; --skeleton, there or with
+    a checkpoint's folder as TARGET, that of the transformers model which its config describes.
     """
     from modpdb.probes.modules import module_tree
     from modpdb.probes.tree import walk
@@ -47,6 +48,13 @@ def modules(dbg: ModPdb, arguments: Arguments) -> None:
 
     depth, unfold = arguments.number("-d"), bool(arguments.options.get("--unfold"))
     type_glob = arguments.text("-t")
+    if arguments.options.get("--skeleton"):
+        from modpdb.commands.skeleton import skeleton_of
+        from modpdb.views.skeleton import skeleton_tree
+
+        found = skeleton_of(dbg, arguments.target)
+        dbg.show(*skeleton_tree(found, depth, unfold, type_glob))
+        return
     target = typed(dbg, arguments.target)
 
     def show(module: Any, name: str) -> None:
@@ -67,11 +75,11 @@ def modules(dbg: ModPdb, arguments: Arguments) -> None:
                 dbg.message(f"{printable(name)}:")
             show(root, "")
         return
-    found = matching_modules(held, target)
-    if len(found) == 1:
-        show(found[0][1], found[0][0])
+    matching = matching_modules(held, target)
+    if len(matching) == 1:
+        show(matching[0][1], matching[0][0])
         return
-    paths = {path for path, _ in found}
+    paths = {path for path, _ in matching}
     for prefix, root in held.prefixed():
         tree = module_tree(root, prefix)
         if any(node.path in paths for node in walk(tree.root)):

@@ -15,8 +15,18 @@ if TYPE_CHECKING:
     from modpdb.debugger import ModPdb
 
 _OWN = (
-    *("modules", "linear", "activations", "stages", "trace", "tensor_breaks", "module_breaks"),
-    *("nan_breaks", "saved_breaks"),
+    "modules",
+    "linear",
+    "state",
+    "skeleton",
+    "run_model",
+    "activations",
+    "stages",
+    "trace",
+    "tensor_breaks",
+    "module_breaks",
+    "nan_breaks",
+    "saved_breaks",
     "gdb",
 )
 _TOKEN = re.compile(r"(\S+)\s*(.*)", re.DOTALL)
@@ -54,7 +64,8 @@ class Command:
 
     ``options`` maps each option to the name of its value, "" for a flag. ``resumes``: the
     program runs on after it. ``needs_frame``: an rc line with it waits for the first stop.
-    ``completes`` gives candidates for the target.
+    ``completes`` gives candidates for the target. ``file_after`` is the word after which a path
+    follows, "" where the target is one.
     """
 
     name: str
@@ -64,6 +75,7 @@ class Command:
     resumes: bool = False
     needs_frame: bool = True
     completes: Callable[[ModPdb, str], Iterable[str]] | None = None
+    file_after: str | None = None
 
     def parse(self, text: str) -> Arguments:
         """Split *text* into options and target.
@@ -87,7 +99,18 @@ class Command:
                     raise UsageError(f"{name} needs a value: {name} {self.options[name]}")
                 value, text = match[1], match[2]
             options[name] = value
+        if self.file_after is not None:
+            text = self._flags_behind(text.strip(), options)
         return Arguments(options, text.strip())
+
+    def _flags_behind(self, text: str, options: dict[str, str | bool]) -> str:
+        """*text* without the flags that follow a file, which are added to *options*."""
+        while match := re.search(r"(?:^|\s)(--[A-Za-z][\w-]*)$", text):
+            if self.options.get(match[1]) != "":
+                raise UsageError(f"{self.name} has no flag {match[1]}; {self._choice()}")
+            options[match[1]] = True
+            text = text[: match.start()].rstrip()
+        return text
 
     def _choice(self) -> str:
         if not self.options:

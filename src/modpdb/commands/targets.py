@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _GLOB = re.compile(r"[*?]")
 _PATH = re.compile(r"[\w.*?\[\]!-]+")
 _MISSING = object()
+RUN_MODEL_BINDS = ("_model", "_tokenizer", "_inputs", "_out")
+"""What run-model binds in a frame. Without a target a command is about what the script holds."""
 _COMPLETED = 2_000  # module paths looked at for one Tab
 
 
@@ -121,7 +123,11 @@ def _held_by(variables: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
     owner = variables.get("self", _MISSING)
     if is_module(owner):
         return (("self", owner),)
-    own = _outermost((name, value) for name, value in variables.items() if is_module(value))
+    own = _outermost(
+        (name, value)
+        for name, value in variables.items()
+        if is_module(value) and name not in RUN_MODEL_BINDS
+    )
     if own or owner is _MISSING:
         return own
     return _outermost(

@@ -14,6 +14,7 @@ from modpdb.commands.registry import Arguments, UsageError, command
 from modpdb.commands.targets import frames_outwards
 from modpdb.presets import GENERIC
 from modpdb.presets.tensors import Sighting, TensorPlaces
+from modpdb.views import import_rich
 from modpdb.views.text import printable
 
 if TYPE_CHECKING:
@@ -157,6 +158,8 @@ class TensorBreakpoint(NamedBreakpoint):
     def learn(self, names: TensorNames) -> None:
         """Say which of *names* it will meet, unless that was said before."""
         from modpdb.probes.tensor_names import meets
+
+        import_rich()
         from modpdb.views.tensor_names import tensors_met
 
         before, found = self.meets, meets(names, self.glob)
@@ -181,6 +184,7 @@ class TensorBreakpoint(NamedBreakpoint):
         return [f"{head}  {self.where()}"]
 
     def where(self) -> str:
+        import_rich()
         from modpdb.views.tensor_names import in_words
 
         if self.meets is not None:

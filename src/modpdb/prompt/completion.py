@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+import os
 import re
 import types
 from collections.abc import Iterable, Iterator
@@ -89,6 +90,8 @@ class PromptCompleter(Completer):
         word = rest.rpartition(" ")[2]
         if word.startswith("-"):
             yield from ((each, len(word)) for each in entry.options if each.startswith(word))
+        elif entry.file_after is not None and _last_word(rest, word) == entry.file_after:
+            yield from ((each, len(word)) for each in paths(word))
         elif entry.completes is not None:
             if entry.name not in self._targets:  # a walk over the model, once and not at each key
                 self._targets[entry.name] = list(entry.completes(self._debugger, word))
@@ -148,6 +151,25 @@ class PromptCompleter(Completer):
             return []
         held = [name for table in _tables(value) for name in table if isinstance(name, str)]
         return held if held_only and held else sorted(static_names(value))
+
+
+def _last_word(rest: str, word: str) -> str:
+    """The word before the one that is being typed, "" where that is the first or an option."""
+    before = rest.removesuffix(word).split()[-1:]
+    return "" if not before or is_option(before[0]) else before[0]
+
+
+def paths(word: str) -> Iterator[str]:
+    """Files and folders that begin with *word*, a folder with the separator after it."""
+    folder, separator, start = word.rpartition(os.sep)
+    try:
+        entries = sorted(os.scandir(os.path.expanduser(folder + separator or ".")), key=str)
+    except OSError:
+        return
+    for entry in entries:
+        if entry.name.startswith(start) and entry.name.startswith(".") <= start.startswith("."):
+            end = os.sep if entry.is_dir() else ""
+            yield f"{word.removesuffix(start) if start else word}{entry.name}{end}"
 
 
 def static_attribute(value: Any, name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Sequence
+from itertools import groupby
 from typing import TypeVar
 
 from modpdb.views.text import numbers
@@ -30,6 +31,28 @@ def folded(items: Iterable[tuple[str, Alike]]) -> list[tuple[str, int, Alike]]:
             path = ".".join(next(written) if part is None else part for part in pattern)
             joined.append((path, math.prod(map(len, axes)), alike))
     return joined
+
+
+def in_blocks(
+    lines: Iterable[tuple[str, int, Alike]],
+) -> list[tuple[str, int, Alike | None]]:
+    """Folded *lines* with what several in a row begin with, `layers.{0…25}`, on a line before
+    them: that line has None and says how many, those below it are indented and count as one."""
+    found: list[tuple[str, int, Alike | None]] = []
+    for (block, times), group in groupby(lines, lambda line: (_block(line[0]), line[1])):
+        members = list(group)
+        if not block or len(members) == 1:
+            found += members
+            continue
+        found.append((block, times, None))
+        found += [(f"  {path[len(block) + 1 :]}", 1, alike) for path, _, alike in members]
+    return found
+
+
+def _block(path: str) -> str:
+    """A folded path up to its last folded number; "" where that is all of it, or there is none."""
+    end = path.rfind("}.")
+    return path[: end + 1] if end >= 0 else ""
 
 
 def _products(found: Sequence[tuple[int, ...]]) -> list[list[list[int]]]:

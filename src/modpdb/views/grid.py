@@ -89,3 +89,16 @@ class Grid:
             yield from cell.render(console)
             blanks = _GAP + room
         yield Segment.line()
+
+
+def without_empty(
+    rows: Sequence[Sequence[Text]], *, right: frozenset[int] = frozenset(), wrap: int | None = None
+) -> Grid:
+    """A Grid without the columns that are empty in every row; that of remarks stays."""
+    last = len(rows[0]) - 1 if rows else 0
+    kept = [c for c in range(last + 1) if c == last or any(row[c].plain for row in rows)]
+    return Grid(
+        [[row[column] for column in kept] for row in rows],
+        right=frozenset(kept.index(column) for column in right if column in kept),
+        wrap=kept.index(wrap) if wrap in kept else None,
+    )

@@ -129,12 +129,12 @@ def _call(hooks: Sequence[Hook]) -> Lines:
         return [Text("__call__ → _call_impl → forward: no hooks, the fast path")]
     lines = [Text("__call__ → _call_impl, with hooks in this order:")]
     for hook in hooks:
-        line = Text(f"{hook.kind}  ").append_text(_place(hook.function))
+        line = Text(f"{hook.kind}  ").append_text(place(hook.function))
         lines.append(line.append("  for all modules" if hook.everywhere else ""))
     return lines
 
 
-def _place(source: Source) -> Text:
+def place(source: Source) -> Text:
     text = Text(printable(source.name))
     if source.file:
         text.append(f"  {_short_file(source.file)}:{source.line}", style="dim")
@@ -148,7 +148,7 @@ def _short_file(file: str) -> str:
 
 
 def _forward(data: LinearPath) -> Lines:
-    lines = [_place(data.forward)]
+    lines = [place(data.forward)]
     if data.forward_is in _FORWARD_WORDS:
         lines.append(Text(_FORWARD_WORDS[data.forward_is], style="yellow"))
     return lines
@@ -157,7 +157,7 @@ def _forward(data: LinearPath) -> Lines:
 def _builtin(builtin: Builtin) -> Lines:
     if not builtin.is_target:
         replaced = Text(f"F.linear is not {builtin.target}: it was replaced by", style="yellow")
-        return [replaced, _place(builtin.source)]
+        return [replaced, place(builtin.source)]
     rows = [("type", builtin.type_name), ("file", builtin.library)]
     rows += zip(("doc", ""), builtin.doc, strict=False)
     error = builtin.source_error.partition(":")[0]

@@ -301,18 +301,18 @@ def tensor_rows(rows: Sequence[TensorRow], noun: str = "tensors") -> RenderableT
     if not rows:
         return Text(f"no {noun}")
     shown = [row for row in rows if row.facts is not None or row.notes != (NONE,)] or rows
-    total = _tensor_total(rows)
+    total = tensor_total(rows)
     files = {row.file for row in rows}
     if len(files) == 1 and (file := files.pop()):
         total += f" · {printable(file)}"
         shown = [replace(row, file="") for row in shown]
-    cells = [(Text(printable(row.name)), *_tensor_cells(row), _tensor_notes(row)) for row in shown]
+    cells = [(Text(printable(row.name)), *tensor_cells(row), tensor_notes(row)) for row in shown]
     if len(shown) < len(rows):
         total += f" · {plural(len(rows) - len(shown), 'name')} registered as None"
     return Group(Grid(cells, right=frozenset({3})), Text(total, "dim"))
 
 
-def _tensor_cells(row: TensorRow) -> tuple[Text, Text, Text]:
+def tensor_cells(row: TensorRow) -> tuple[Text, Text, Text]:
     facts = row.facts
     if facts is None:
         return Text(""), Text(""), Text("")
@@ -324,7 +324,7 @@ def _size_or_unknown(nbytes: int | None) -> str:
     return "?" if nbytes is None else size(nbytes)
 
 
-def _tensor_notes(row: TensorRow) -> Text:
+def tensor_notes(row: TensorRow) -> Text:
     text = Text()
     for words, style in _tensor_words(row):
         text.append(" · " if text else "", "dim")
@@ -368,7 +368,7 @@ def _statistics_words(found: Statistics) -> Iterator[tuple[str, str]]:
         yield "empty", "dim"
 
 
-def _tensor_total(rows: Sequence[TensorRow]) -> str:
+def tensor_total(rows: Sequence[TensorRow]) -> str:
     """How many tensors and bytes, each counted once under the first of its names."""
     counted = []
     names: set[str] = set()
