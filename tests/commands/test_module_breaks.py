@@ -42,7 +42,7 @@ class Attention(torch.nn.Module):
     @named
     def forward(self, x):
         y = self.proj(x)
-        return y
+        return y + 0
 
 
 class Local(Attention):
@@ -96,6 +96,11 @@ def stops(said: list[str]) -> list[str]:
     return [place for part in said for place, _ in STOP.findall(part)]
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+
+
 def built() -> None:
     model = Model()
     x = torch.ones(1, 2)
@@ -112,8 +117,7 @@ def test_one_breakpoint_for_all_that_a_glob_means() -> None:
         "Breakpoint 1 at @blocks.*.attn: 3 modules\n"
         "    blocks.{0, 2}.attn  Attention\n"
         "    blocks.1.attn       Local",
-        "Num Type         Disp Enb   Where\n"
-        "1   breakpoint   keep yes  @blocks.*.attn  3 modules",
+        "Num Type         Disp Enb   Where\n1   breakpoint   keep yes  @blocks.*.attn  3 modules",
     ]
     # Below the decorators, of either kind, at the first line; super().forward() is no second stop.
     assert [found for part in said[5:] for found in STOP.findall(part)] == [
@@ -134,10 +138,10 @@ def test_pdbs_commands_work_on_it() -> None:
     )
     assert "Breakpoint 4 at @model.blocks.2.act: 1 module" in said[6]
     assert "    blocks.0.act  ReLU  also blocks.2.act, tied" in said[6]
-    listed = said[14]
+    [listed] = [part for part in said if part.startswith("Num")]
     assert "\tstop only if 'Local' in type(self).__name__" in listed
     assert "\tignore next 1 hits" in listed and "del  yes  @model.blocks.2.act  1 mod" in listed
-    stopped = said[15:]
+    stopped = said[said.index(listed) + 1 :]
     assert stops(stopped) == [
         *("blocks.0.act  ReLU.forward", "blocks.1.attn  Local.forward"),
         *("blocks.1.act  ReLU.forward", "blocks.0  Block.forward"),
@@ -153,7 +157,10 @@ def test_it_is_saved_as_it_would_be_typed(tmp_path: Path) -> None:
         *(built, "break-module --temporary attn, x is None", "b @0", f"save-breaks {tmp_path}/rc"),
         "c",
     )
-    assert said[2].splitlines()[1:] == ["  break-module --temporary attn, x is None", "  break-module 0"]
+    assert said[2].splitlines()[1:] == [
+        "  break-module --temporary attn, x is None",
+        "  break-module 0",
+    ]
 
 
 def comes_later() -> None:
@@ -222,8 +229,8 @@ def test_what_has_no_line_of_python_to_stop_at() -> None:
     )
     assert [part.partition("cannot stop there\n    ")[2] for part in said[7:12]] == [
         "the whole model  is scripted: TorchScript runs its forward, no line of Python",
-        "the whole model  is compiled: torch.compiler.set_stance(\"force_eager\") lets\n"
-        "                 Python run its forward",
+        'the whole model  is compiled: torch.compiler.set_stance("force_eager") lets Python run '
+        "its forward",
         "the whole model  has no forward in Python: it is a staticmethod",
         "some  is a ModuleList, which has no forward to be called",
         "0  is scripted: TorchScript runs its forward, no line of Python",
@@ -274,7 +281,7 @@ def test_forwards_put_into_an_instance() -> None:
 def in_two_threads() -> None:
     model, other = Model(), Model()
     beside = Attention()
-    model.blocks[1].register_forward_pre_hook(lambda module, args: beside(args[0]) and None)
+    model.blocks[1].register_forward_pre_hook(lambda module, args: (beside(args[0]),))
     thread = threading.Thread(target=lambda: [other(X) for _ in range(3)])
     thread.start()
     model(X)
@@ -327,7 +334,7 @@ def test_frames_are_hidden_and_paths_shown() -> None:
     said, _ = run(
         *(built, "b @blocks.1.attn.proj", "c", "up", "w", "hf_unhide", "w", "hf_hide", "up", "c"),
     )
-    assert "12 frames hidden" in said[1]
+    assert "8 frames hidden" in said[1]
     assert "blocks.1.attn  Local.forward\n-> return super().forward(x)" not in said[2]
     assert "blocks.1.attn  Local.forward\n-> y = self.proj(x)" in said[2]
     paths = re.findall(r"^ +((?:blocks\S*  )?\w+\.forward)$", said[3], re.MULTILINE)
@@ -351,7 +358,9 @@ def test_hooks_of_ours_are_in_no_module_and_in_no_code_after() -> None:
         assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
         assert held == {id(module): set(vars(module)) for module in model.modules()}
 
-    said, _ = run(program, "b @*, self is None", "b @never", "into", "n", "n", "n", "clear 1 2", "n", "c")
+    said, _ = run(
+        program, "b @*, self is None", "b @never", "into", "n", "n", "n", "clear 1 2", "n", "c"
+    )
     assert "Breakpoint 1 at @*: 12 modules" in "\n".join(said) or "at @*" in said[0] + said[2]
     assert codes == [call.__code__, Block.forward.__code__, torch.nn.Linear.forward.__code__]
     assert torch.equal(torch.get_rng_state(), rng) and list(model.state_dict()) == keys
@@ -359,7 +368,7 @@ def test_hooks_of_ours_are_in_no_module_and_in_no_code_after() -> None:
 
 SAFE = """\
 import copy, io, pickle, torch, warnings
-warnings.simplefilter("error")
+torch.set_grad_enabled(False)
 class Block(torch.nn.Module):
     def __init__(self):
         super().__init__()
@@ -389,13 +398,13 @@ def test_a_model_is_copied_pickled_scripted_traced_and_compiled_meanwhile(
     modpdb_run: Callable[..., Any], tmp_path: Path
 ) -> None:
     (tmp_path / "script.py").write_text(SAFE)
-    typed = "tbreak 11\nc\nb @proj, x is None\nb @0.nothing\nb @*, self is other and input is None\nc\n"
-    done = modpdb_run(["script.py"], typed.replace("b @*, self is other and input is None\n", ""), cwd=tmp_path)
+    typed = "tbreak 11\nc\nb @proj, input is None\nb @0.nothing\nc\n"
+    done = modpdb_run(["script.py"], typed, cwd=tmp_path)
     assert done.returncode == 0 and done.stdout.endswith("done\n"), done.stdout + done.stderr
     assert "Breakpoint 2 at @proj: 2 modules" in done.stdout
-    assert re.findall(r"^modpdb: .*|^.*Warning.*", done.stderr, re.MULTILINE) == [
-        "modpdb: breakpoint 3 at @0.nothing was never reached: no module of that path came; near: 0.proj"
-    ] or "Warning" not in done.stderr
+    assert done.stderr == (
+        "modpdb: breakpoint 3 at @0.nothing was never reached: no module of that path came\n"
+    )
 
 
 class Hostile(torch.nn.Module):
@@ -476,7 +485,11 @@ def test_paths_are_completed() -> None:
 
 
 def test_without_torch_nothing_is_imported(modpdb_run, tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text("import sys\nx = 1\nprint([m for m in sys.modules if m.startswith('torch')])\n")
+    (tmp_path / "script.py").write_text(
+        "import sys\nx = 1\nprint([m for m in sys.modules if m.startswith('torch')])\n"
+    )
     done = modpdb_run(["script.py"], "n\nb @layers\ns\nw\ninto\n", cwd=tmp_path)
     assert done.stdout.endswith("[]\n"), done.stdout
-    assert done.stderr == "modpdb: breakpoint 1 at @layers was never reached: no module was called\n"
+    assert (
+        done.stderr == "modpdb: breakpoint 1 at @layers was never reached: no module was called\n"
+    )

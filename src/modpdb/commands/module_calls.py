@@ -11,7 +11,7 @@ import threading
 import types
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 from modpdb.breakpoints.engine import Engine
@@ -75,13 +75,13 @@ class _Awaited:
     waiters: tuple[Waiter, ...]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Into:
-    """`into`, in one thread: the module that was called last there, by id, and its forward."""
+    """`into`, in one thread: the forwards of modules that have been called there, by the modules'
+    ids. A hook may call others before the forward comes."""
 
     thread: int
-    module: int = 0
-    code: types.CodeType | None = None
+    forwards: dict[int, types.CodeType] = field(default_factory=dict)
 
 
 class ModuleCalls:
@@ -127,10 +127,25 @@ class ModuleCalls:
                 self._awaited[key] = _Awaited(awaited.module, awaited.code, left)
         self.rest()
 
-    def go_into(self) -> None:
-        """Stop this thread at the next forward that a module's call enters."""
-        self._into = _Into(threading.get_ident())
+    def go_into(self, frame: types.FrameType) -> None:
+        """Stop this thread, which stands in *frame*, at the next forward that is entered."""
+        self._into = into = _Into(threading.get_ident())
         self._watch_calls()
+        for module in self._not_entered(frame):
+            self._follow(into, module)
+
+    def _not_entered(self, frame: types.FrameType) -> Iterator[Any]:
+        """The modules that are called already and whose forward is still to come."""
+        entered: set[int] = set()
+        each: types.FrameType | None = frame
+        while each is not None:
+            if _is_call(each):
+                module = each.f_locals.get("self")
+                code = self._forwards.of(module).code
+                if code is not None and id(self._engine.original(code)) not in entered:
+                    yield module
+            entered.add(id(self._engine.original(each.f_code)))
+            each = each.f_back
 
     def stopped(self) -> None:
         """This thread has stopped, wherever: its `into` is over."""
@@ -246,7 +261,7 @@ class ModuleCalls:
     def _follow(self, into: _Into, module: Any) -> None:
         code = self._forwards.of(module).code
         if code is not None:
-            into.module, into.code = id(module), self._watch(code)
+            into.forwards[id(module)] = self._watch(code)
             self._settle()
 
     def _meet(self, module: Any, frame: types.FrameType) -> None:
@@ -278,7 +293,7 @@ class ModuleCalls:
             for waiter in awaited.waiters:
                 stops = waiter.entered(frame) or stops
         into = self._into
-        if into is not None and into.code is code and into.module == id(module):
+        if into is not None and into.forwards.get(id(module)) is code:
             stops = stops or into.thread == threading.get_ident()
         return stops
 
@@ -297,7 +312,10 @@ def _below(name: str, path: str) -> str:
 def called_modules(frame: types.FrameType | None) -> Iterator[Any]:
     """The modules of whose calls *frame* is part, the innermost first."""
     while frame is not None:
-        code = frame.f_code
-        if code.co_name == _CALL and frame.f_globals.get("__name__") == _MODULE:
+        if _is_call(frame):
             yield frame.f_locals.get("self")
         frame = frame.f_back
+
+
+def _is_call(frame: types.FrameType) -> bool:
+    return frame.f_code.co_name == _CALL and frame.f_globals.get("__name__") == _MODULE
