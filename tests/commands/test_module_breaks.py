@@ -1,6 +1,7 @@
 """`break-module`, `b @GLOB` and `into` on modules of our own."""
 
 import bdb
+import contextlib
 import functools
 import io
 import re
@@ -211,23 +212,23 @@ class Builtin(torch.nn.Module):
     forward = staticmethod(torch.relu)
 
 
-def no_python() -> None:
-    inner = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU())
-    scripted = torch.jit.script(inner)
-    compiled = torch.compile(inner, backend="eager")
-    builtin = Builtin()
-    containers = torch.nn.ModuleDict({"some": torch.nn.ModuleList()})
-    del inner
-    ready = 1
-    scripted(X), compiled(X), builtin(X), containers, ready
-
-
 def test_what_has_no_line_of_python_to_stop_at() -> None:
+    inner = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU())
+    made = (
+        *(torch.jit.script(inner), torch.compile(inner, backend="eager"), Builtin()),
+        torch.nn.ModuleDict({"some": torch.nn.ModuleList()}),
+    )
+
+    def program() -> None:
+        scripted, compiled, builtin, containers = made
+        builtin(X), scripted(X)
+        del compiled, containers
+
     said, end = run(
-        *(no_python, *["n"] * 7, "b @scripted", "b @compiled", "b @builtin", "b @containers.some"),
+        *(program, "n", "b @scripted", "b @compiled", "b @builtin", "b @containers.some"),
         *("b @scripted.0", "b", "c"),
     )
-    assert [part.partition("cannot stop there\n    ")[2] for part in said[7:12]] == [
+    assert [part.partition("cannot stop there\n    ")[2] for part in said[1:6]] == [
         "the whole model  is scripted: TorchScript runs its forward, no line of Python",
         'the whole model  is compiled: torch.compiler.set_stance("force_eager") lets Python run '
         "its forward",
@@ -235,7 +236,7 @@ def test_what_has_no_line_of_python_to_stop_at() -> None:
         "some  is a ModuleList, which has no forward to be called",
         "0  is scripted: TorchScript runs its forward, no line of Python",
     ]
-    assert "4   breakpoint   keep yes  @containers.some  it cannot stop there\n" in said[12]
+    assert "4   breakpoint   keep yes  @containers.some  it cannot stop there\n" in said[6]
     assert stops(said) == []
     assert end[-1] == (
         "breakpoint 5 at @scripted.0 was never reached: 0 is scripted: TorchScript runs its "
@@ -328,6 +329,37 @@ def test_step_goes_from_a_call_to_its_forward() -> None:
 def test_raw_steps_show_torchs_own() -> None:
     said, _ = run(built, "n", "n", "n", "s --raw", "w", "c")
     assert "_wrapped_call_impl()" in said[3] and "_wrapped_call_impl" in said[4]
+
+
+def moved() -> None:
+    model = Model()
+    model(X)
+    model.later = model.blocks
+    del model.blocks
+    model.forward = lambda x: model.later[1](x)
+    model(X)
+
+
+def test_a_path_is_that_of_today() -> None:
+    said, _ = run(moved, "b @attn, type(self) is Local", "c", "c", "w", "c")
+    assert stops(said) == ["blocks.1.attn  Local.forward", "later.1.attn  Local.forward"]
+    assert "      later.1  Block.forward\n" in said[3]
+
+
+def fails() -> None:
+    model = Model()
+    model(torch.ones(1, 3))
+
+
+def test_post_mortem_shows_paths_too() -> None:
+    stdin, stdout = io.StringIO("w\nq\n"), io.StringIO()
+    dbg = ModPdb(stdin=stdin, stdout=stdout, nosigint=True, readrc=False)
+    with pytest.raises(RuntimeError) as caught:
+        fails()
+    with contextlib.suppress(BaseException):
+        dbg.post_mortem(caught.value)
+    assert "\nblocks.0.attn.proj  Linear.forward\n-> return F.linear" in stdout.getvalue()
+    assert "      blocks.0  Block.forward\n" in stdout.getvalue()
 
 
 def test_frames_are_hidden_and_paths_shown() -> None:

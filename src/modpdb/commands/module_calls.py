@@ -192,11 +192,21 @@ class ModuleCalls:
         self._models = [(weakref.ref(each), name) for each, name in (*others, (root, name))]
         self._match(root, name, self._waiters)
 
-    def learn_stack(self, frame: types.FrameType | None) -> None:
-        """Learn the model whose call *frame* is part of, unless it is known."""
+    def place(self, frame: types.FrameType, module: Any) -> str | None:
+        """The path of *module*, of whose call *frame* is part, learning its model on demand; None
+        where it is not being called."""
         called = list(called_modules(frame))
-        if called and not self.paths.knows(called[-1]):
-            self.learn(called[-1])
+        if not any(each is module for each in called):
+            return None
+        outermost = called[-1]
+        if not self.paths.still_stands(outermost):
+            self.learn(outermost)
+        if not self.paths.still_stands(module):
+            model = self.paths.model(outermost)
+            self.learn(outermost if model is None else model)
+        if not self.paths.still_stands(module):
+            self.learn(module)  # held in a list, or made on the way
+        return self.paths.path(module)
 
     def known_paths(self) -> Iterator[str]:
         """Every path in the models that are alive."""

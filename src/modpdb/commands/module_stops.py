@@ -96,9 +96,7 @@ class ModuleStops:
         module = frame.f_locals.get(code.co_varnames[0])
         if not is_module(module):
             return None
-        calls = self.module_calls
-        calls.learn_stack(frame)
-        path = calls.paths.path(module) if calls.paths.knows(module) else None
+        path = self.module_calls.place(frame, module)
         if path is None:
             return None
         cls = type(module)
