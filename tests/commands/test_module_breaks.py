@@ -270,12 +270,19 @@ def replaced() -> None:
     model.blocks[2].forward = functools.update_wrapper(
         functools.partial(lambda module, x: x, model.blocks[2]), model.blocks[2].forward
     )
+    model.tied.forward = Replacement().forward
     model(X)
 
 
+class Replacement(torch.nn.Module):
+    def forward(self, x):
+        return x
+
+
 def test_forwards_put_into_an_instance() -> None:
-    said, _ = run(replaced, "b @blocks.1", "b @blocks.0", "c", "w", "c", "c")
+    said, _ = run(replaced, "b @blocks.1", "b @blocks.0", "c", "w", "c", "b @tied", "c", "c")
     assert stops(said) == ["blocks.0  Block.forward"]
+    assert "forward()\n-> return x" in said[6]
     assert "<lambda>()\n-> model.blocks[1].forward = lambda x: x" in said[4]
 
 

@@ -295,24 +295,30 @@ class ModuleCalls:
         return uncompiled(self._stops_at, frame)
 
     def _stops_at(self, frame: types.FrameType) -> bool:
-        module = self._owner(frame)
         code = self._engine.original(frame.f_code)
-        stops = False
-        awaited = self._awaited.get(id(module))
-        if awaited is not None and awaited.code is code and awaited.module() is module:
-            for waiter in awaited.waiters:
-                stops = waiter.entered(frame) or stops
         into = self._into
-        if into is not None and into.forwards.get(id(module)) is code:
-            stops = stops or into.thread == threading.get_ident()
-        return stops
+        for module in self._owners(frame):
+            stops = False
+            awaited = self._awaited.get(id(module))
+            if awaited is not None and awaited.code is code and awaited.module() is module:
+                for waiter in awaited.waiters:
+                    stops = waiter.entered(frame) or stops
+            if into is not None and into.forwards.get(id(module)) is code:
+                stops = stops or into.thread == threading.get_ident()
+            if stops:
+                return True
+        return False
 
-    def _owner(self, frame: types.FrameType) -> Any:
-        """The module whose forward *frame* is: its first argument, or where that is none, as in a
-        function put into an instance, the module that is being called."""
+    def _owners(self, frame: types.FrameType) -> Iterator[Any]:
+        """The module whose forward *frame* is: its first argument; else, as in a function put
+        into an instance, the module that is being called."""
         code = frame.f_code
         first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
-        return first if is_module(first) else next(called_modules(frame.f_back), None)
+        if is_module(first):
+            yield first
+        called = next(called_modules(frame.f_back), None)
+        if called is not first:
+            yield called
 
 
 def _below(name: str, path: str) -> str:
