@@ -298,16 +298,19 @@ class ModuleCalls:
         code = self._engine.original(frame.f_code)
         into = self._into
         for module in self._owners(frame):
-            stops = False
-            awaited = self._awaited.get(id(module))
-            if awaited is not None and awaited.code is code and awaited.module() is module:
-                for waiter in awaited.waiters:
-                    stops = waiter.entered(frame) or stops
-            if into is not None and into.forwards.get(id(module)) is code:
-                stops = stops or into.thread == threading.get_ident()
-            if stops:
-                return True
+            waiters = self._waiting_for(module, code)
+            followed = into is not None and into.forwards.get(id(module)) is code
+            if waiters or followed:
+                stopped = [waiter.entered(frame) for waiter in waiters]  # each counts its hits
+                here = into is not None and into.thread == threading.get_ident()
+                return any(stopped) or (followed and here)
         return False
+
+    def _waiting_for(self, module: Any, code: types.CodeType) -> tuple[Waiter, ...]:
+        awaited = self._awaited.get(id(module))
+        if awaited is None or awaited.code is not code or awaited.module() is not module:
+            return ()
+        return awaited.waiters
 
     def _owners(self, frame: types.FrameType) -> Iterator[Any]:
         """The module whose forward *frame* is: its first argument; else, as in a function put
