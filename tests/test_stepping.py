@@ -101,7 +101,7 @@ def test_without_the_preset_all_is_stepped_through(run) -> None:
 
 
 def test_a_breakpoint_in_plumbing_stops_and_steps_on_there(run) -> None:
-    said, stops = run("b 6\nc\nn\ns\nclear 2\n")
+    _, stops = run("b 6\nc\nn\ns\nclear 2\n")
     assert stops[:3] == ["6 wrapper", "7 wrapper", "7 wrapper"]
 
 

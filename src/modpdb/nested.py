@@ -27,7 +27,7 @@ from modpdb.repairs import Quit
 Result = TypeVar("Result")
 
 # What belongs to the person at the prompt, whichever debugger it is of: the same objects in both.
-_SHARED = ("aliases", "commands", "commands_doprompt", "commands_silent", "_shadowing")
+_SHARED = ("aliases", "commands", "commands_doprompt", "commands_silent", "_shadowing", "plumbing")
 _HANDED_OVER = ("sticky", "show_hidden_frames")  # and back
 
 

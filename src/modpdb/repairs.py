@@ -123,15 +123,6 @@ class RepairedPdb(pdbpp.Pdb):
         names = frame.f_globals
         return bool(names.get("__unittest") or names.get("__tracebackhide__"))
 
-    def compute_stack(self, fullstack: Any, idx: int | None = None) -> Any:
-        """pdbpp 0.12 also counts what is hidden above the frame stood in: where an exception
-        comes by, the stack goes on to the frame that raised it."""
-        stack, index = super().compute_stack(fullstack, idx)
-        if idx is None or len(stack) == len(fullstack):
-            return stack, index
-        below = {id(frame) for frame, _ in fullstack[: idx + 1]}
-        return stack, max(sum(id(frame) in below for frame, _ in stack) - 1, 0)
-
     # -- printing ------------------------------------------------------------------------------
 
     def format_stack_entry(self, frame_lineno: Any, lprefix: str = ": ") -> str:

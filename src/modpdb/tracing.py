@@ -1,20 +1,19 @@
-"""How the program runs between stops: bdb steps it, the engine wakes bdb, Ctrl-C interrupts it."""
+"""How the program runs between stops: bdb steps it, the engine wakes bdb."""
 
 from __future__ import annotations
 
 import bdb
 import contextlib
-import os
-import signal
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from modpdb.breakpoints.books import reached_line
 from modpdb.breakpoints.engine import Engine, is_ringing
-from modpdb.breakpoints.locations import LineSearch, Locator
+from modpdb.breakpoints.locations import Locator
+from modpdb.interrupts import Interrupts
+from modpdb.line_breaks import LineBreaks
 from modpdb.own_code import is_ours
 from modpdb.repairs import Quit, RepairedPdb
 
@@ -38,7 +37,7 @@ class PerThread:
         instance.thread.__dict__[self._name] = value
 
 
-class TracingPdb(RepairedPdb):
+class TracingPdb(Interrupts, LineBreaks, RepairedPdb):
     """RepairedPdb with the engine: traced is only what somebody steps through."""
 
     botframe = PerThread()
@@ -57,15 +56,11 @@ class TracingPdb(RepairedPdb):
         self.thread = threading.local()
         self.engine = Engine(self)
         self.locator = Locator(self.engine.wiring, self.canonic)
-        self._lines: dict[tuple[str, int], tuple[LineSearch, Callable[..., bool]]] = {}
         self._prompt_lock = threading.RLock()
         super().__init__(*args, **kwargs)
         self.ended = False  # post-mortem: nothing runs any more
         self.waiting: list[str] = []  # lines to run at the next stop
         self._launched = False
-        self._interrupted = False
-        self._leaving = False
-        self._prompting = 0
         self.reset()  # bdb and pdb miss attributes (curframe, botframe) before the first stop
 
     # -- woken by the engine -----------------------------------------------------------------------
@@ -286,57 +281,7 @@ class TracingPdb(RepairedPdb):
         for said in self.engine.wiring.settle():
             self.message(said)
 
-    # -- breakpoints on lines ----------------------------------------------------------------------
-
-    def _add_to_breaks(self, filename: str, lineno: int) -> None:
-        super()._add_to_breaks(filename, lineno)
-        if lineno and (filename, lineno) not in self._lines:
-            self._watch_line(filename, lineno)
-
-    def _watch_line(self, file: str, line: int) -> None:
-        stepped, complain = self.engine.stepped, self.complain
-        position = file, line
-
-        def reached(frame: types.FrameType) -> bool:
-            # The first is asked here too: this is the way of every false condition.
-            if (stepped or frame.f_trace is not None) and self.stops_anyway(frame, line):
-                return False
-            breakpoint = reached_line(position, frame, complain)
-            if breakpoint is None:
-                return False
-            self.stopped_by(breakpoint)
-            return True
-
-        def found(code: types.CodeType) -> None:
-            self.engine.watch(code, reached, line)
-
-        self._lines[file, line] = self.locator.search_line(file, line, found), reached
-
-    def _prune_breaks(self, filename: str, lineno: int) -> None:
-        super()._prune_breaks(filename, lineno)
-        if (filename, lineno) not in bdb.Breakpoint.bplist:
-            self._forget_line(filename, lineno)
-
-    def _forget_line(self, file: str, line: int) -> None:
-        if (file, line) in self._lines:
-            search, reached = self._lines.pop((file, line))
-            self.engine.unwatch(reached)
-            self.locator.forget(search)
-
-    def clear_all_breaks(self) -> Any:
-        for file, line in list(self._lines):
-            self._forget_line(file, line)
-        return super().clear_all_breaks()
-
-    def stopped_by(self, breakpoint: bdb.Breakpoint) -> None:
-        """*breakpoint* stops the program now."""
-        raise NotImplementedError
-
-    def complain(self, problem: str) -> None:
-        """Say what went wrong with a breakpoint."""
-        raise NotImplementedError
-
-    # The engine notices them.
+    # -- breakpoints: the engine notices them ------------------------------------------------------
 
     def break_here(self, frame: types.FrameType) -> bool:
         return False
@@ -416,49 +361,6 @@ class TracingPdb(RepairedPdb):
         self.fullstack = self.fullstack[own:]
         return stack[own:], max(0, index - own)
 
-    @contextlib.contextmanager
-    def interrupts(self) -> Iterator[None]:
-        """While the script runs at a terminal, Ctrl-C brings the prompt up.
-
-        A handler that the script installs itself is left alone.
-        """
-        if not self.at_terminal() or signal.getsignal(signal.SIGINT) != signal.default_int_handler:
-            yield
-            return
-        signal.signal(signal.SIGINT, self._interrupt)
-        try:
-            yield
-        finally:
-            if signal.getsignal(signal.SIGINT) == self._interrupt:
-                signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def _quit_in_main_thread(self) -> None:
-        """By SIGINT, which wakes it up from what it may be waiting for; and not by a second
-        exception beside that, which may leave threading's locks locked."""
-        if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, self._interrupt):
-            os.kill(os.getpid(), signal.SIGINT)  # launch() makes a Quit of what that raises
-        elif (main := threading.main_thread().ident) is not None:
-            _raise_in(main, Quit)
-
-    def _interrupt(self, signum: int, frame: types.FrameType | None) -> None:
-        if self._leaving:
-            raise Quit
-        if is_ringing():
-            raise KeyboardInterrupt  # of a condition that takes long
-        if self._in_interaction and self._prompting != threading.get_ident():
-            _raise_in(self._prompting, KeyboardInterrupt)  # it is that thread's command
-            return
-        if self._in_interaction or self._interrupted or frame is None:
-            self._interrupted = False
-            raise KeyboardInterrupt
-        self._interrupted = True
-        print(
-            "\ninterrupted: stopping at the next line (Ctrl-C again: KeyboardInterrupt there)",
-            file=self.stdout,
-        )
-        self._set_stopinfo(None, None)
-        self.trace_from(frame)
-
     def in_forked_child(self) -> bool:
         """A forked child has the breakpoints but nobody who types: it never stops."""
         raise NotImplementedError
@@ -489,13 +391,6 @@ def _others_run() -> bool:
 def _bottom(frame: types.FrameType) -> types.FrameType:
     *_, last = _callers(frame, None)
     return last
-
-
-def _raise_in(thread: int, error: type[BaseException]) -> None:
-    """Raise *error* in a thread, at its next instruction."""
-    import ctypes
-
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error))
 
 
 def _write_back(frame: types.FrameType, edited: dict[str, Any]) -> None:

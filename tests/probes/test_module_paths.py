@@ -43,3 +43,21 @@ def test_no_model_is_kept_alive() -> None:
     gc.collect()
     assert paths.model(inner) is None
     assert paths.path(inner) == "1"
+
+
+def test_whether_a_module_still_stands_where_it_did() -> None:
+    paths, root = ModulePaths(), model()
+    paths.learn(root)
+    inner, shared = root[1], root[0]
+    assert all(map(paths.still_stands, (root, inner, inner[0], shared)))
+    root.moved = inner
+    del root._modules["1"]
+    assert not paths.still_stands(inner) and not paths.still_stands(inner[0])
+    assert paths.still_stands(shared) and not paths.still_stands(torch.nn.ReLU())
+
+
+def test_those_that_are_gone_are_forgotten() -> None:
+    paths = ModulePaths()
+    for _ in range(1_500):
+        paths.learn(torch.nn.Identity())
+    assert len(paths._found) < 1_100

@@ -13,7 +13,7 @@ from prompt_toolkit.document import Document
 
 from modpdb import ModPdb
 from modpdb.breakpoints.locations import Spec
-from modpdb.presets import Preset, StageSpec
+from modpdb.presets import Preset, StageSpec, preset_named
 from modpdb.presets.stages import Stages
 from modpdb.prompt.completion import PromptCompleter
 
@@ -264,6 +264,7 @@ def test_names_of_tensors_on_both_sides() -> None:
             return sys._getframe()
 
     dbg = stopped_in(Model().stop())
+    dbg.stages = SimpleNamespace(preset=preset_named("llama.cpp"))  # `b @` means tensors there
     assert complete(dbg, "b @blk") == ["b @blk.0.attn_q.weight"]
     assert complete(dbg, "tbreak @model.n") == ["tbreak @model.norm.weight"]
     assert complete(dbg, "break-tensor model.") == [

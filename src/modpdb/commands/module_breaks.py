@@ -73,7 +73,7 @@ def into(dbg: ModPdb, arguments: Arguments) -> bool:
         raise UsageError(f"into takes nothing; `b @{arguments.target}` stops at that module")
     if dbg.ended:
         raise UsageError("the program has ended: no module is called any more")
-    dbg.module_calls.go_into()
+    dbg.module_calls.go_into(dbg.stack[-1][0])
     return bool(dbg.do_continue(""))
 
 

@@ -11,7 +11,7 @@ import threading
 import types
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 from modpdb.breakpoints.engine import Engine
@@ -75,13 +75,13 @@ class _Awaited:
     waiters: tuple[Waiter, ...]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Into:
-    """`into`, in one thread: the module that was called last there, by id, and its forward."""
+    """`into`, in one thread: the forwards of modules that have been called there, by the modules'
+    ids. A hook may call others before the forward comes."""
 
     thread: int
-    module: int = 0
-    code: types.CodeType | None = None
+    forwards: dict[int, types.CodeType] = field(default_factory=dict)
 
 
 class ModuleCalls:
@@ -127,10 +127,25 @@ class ModuleCalls:
                 self._awaited[key] = _Awaited(awaited.module, awaited.code, left)
         self.rest()
 
-    def go_into(self) -> None:
-        """Stop this thread at the next forward that a module's call enters."""
-        self._into = _Into(threading.get_ident())
+    def go_into(self, frame: types.FrameType) -> None:
+        """Stop this thread, which stands in *frame*, at the next forward that is entered."""
+        self._into = into = _Into(threading.get_ident())
         self._watch_calls()
+        for module in self._not_entered(frame):
+            self._follow(into, module)
+
+    def _not_entered(self, frame: types.FrameType) -> Iterator[Any]:
+        """The modules that are called already and whose forward is still to come."""
+        entered: set[int] = set()
+        each: types.FrameType | None = frame
+        while each is not None:
+            if _is_call(each):
+                module = each.f_locals.get("self")
+                code = self._forwards.of(module).code
+                if code is not None and id(self._engine.original(code)) not in entered:
+                    yield module
+            entered.add(id(self._engine.original(each.f_code)))
+            each = each.f_back
 
     def stopped(self) -> None:
         """This thread has stopped, wherever: its `into` is over."""
@@ -177,11 +192,21 @@ class ModuleCalls:
         self._models = [(weakref.ref(each), name) for each, name in (*others, (root, name))]
         self._match(root, name, self._waiters)
 
-    def learn_stack(self, frame: types.FrameType | None) -> None:
-        """Learn the model whose call *frame* is part of, unless it is known."""
+    def place(self, frame: types.FrameType, module: Any) -> str | None:
+        """The path of *module*, of whose call *frame* is part, learning its model on demand; None
+        where it is not being called."""
         called = list(called_modules(frame))
-        if called and not self.paths.knows(called[-1]):
-            self.learn(called[-1])
+        if not any(each is module for each in called):
+            return None
+        outermost = called[-1]
+        if not self.paths.still_stands(outermost):
+            self.learn(outermost)
+        if not self.paths.still_stands(module):
+            model = self.paths.model(outermost)
+            self.learn(outermost if model is None else model)
+        if not self.paths.still_stands(module):
+            self.learn(module)  # held in a list, or made on the way
+        return self.paths.path(module)
 
     def known_paths(self) -> Iterator[str]:
         """Every path in the models that are alive."""
@@ -246,7 +271,7 @@ class ModuleCalls:
     def _follow(self, into: _Into, module: Any) -> None:
         code = self._forwards.of(module).code
         if code is not None:
-            into.module, into.code = id(module), self._watch(code)
+            into.forwards[id(module)] = self._watch(code)
             self._settle()
 
     def _meet(self, module: Any, frame: types.FrameType) -> None:
@@ -270,24 +295,33 @@ class ModuleCalls:
         return uncompiled(self._stops_at, frame)
 
     def _stops_at(self, frame: types.FrameType) -> bool:
-        module = self._owner(frame)
         code = self._engine.original(frame.f_code)
-        stops = False
-        awaited = self._awaited.get(id(module))
-        if awaited is not None and awaited.code is code and awaited.module() is module:
-            for waiter in awaited.waiters:
-                stops = waiter.entered(frame) or stops
         into = self._into
-        if into is not None and into.code is code and into.module == id(module):
-            stops = stops or into.thread == threading.get_ident()
-        return stops
+        for module in self._owners(frame):
+            waiters = self._waiting_for(module, code)
+            followed = into is not None and into.forwards.get(id(module)) is code
+            if waiters or followed:
+                stopped = [waiter.entered(frame) for waiter in waiters]  # each counts its hits
+                here = into is not None and into.thread == threading.get_ident()
+                return any(stopped) or (followed and here)
+        return False
 
-    def _owner(self, frame: types.FrameType) -> Any:
-        """The module whose forward *frame* is: its first argument, or where that is none, as in a
-        function put into an instance, the module that is being called."""
+    def _waiting_for(self, module: Any, code: types.CodeType) -> tuple[Waiter, ...]:
+        awaited = self._awaited.get(id(module))
+        if awaited is None or awaited.code is not code or awaited.module() is not module:
+            return ()
+        return awaited.waiters
+
+    def _owners(self, frame: types.FrameType) -> Iterator[Any]:
+        """The module whose forward *frame* is: its first argument; else, as in a function put
+        into an instance, the module that is being called."""
         code = frame.f_code
         first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
-        return first if is_module(first) else next(called_modules(frame.f_back), None)
+        if is_module(first):
+            yield first
+        called = next(called_modules(frame.f_back), None)
+        if called is not first:
+            yield called
 
 
 def _below(name: str, path: str) -> str:
@@ -297,7 +331,10 @@ def _below(name: str, path: str) -> str:
 def called_modules(frame: types.FrameType | None) -> Iterator[Any]:
     """The modules of whose calls *frame* is part, the innermost first."""
     while frame is not None:
-        code = frame.f_code
-        if code.co_name == _CALL and frame.f_globals.get("__name__") == _MODULE:
+        if _is_call(frame):
             yield frame.f_locals.get("self")
         frame = frame.f_back
+
+
+def _is_call(frame: types.FrameType) -> bool:
+    return frame.f_code.co_name == _CALL and frame.f_globals.get("__name__") == _MODULE

@@ -83,7 +83,10 @@ class ModuleStops:
     def format_stack_entry(self, frame_lineno: Any, lprefix: str = ": ") -> str:
         """With a line for the module whose method the frame runs: its path and what it is."""
         entry = str(super().format_stack_entry(frame_lineno, lprefix))  # type: ignore[misc]
-        stands = self._module_of(frame_lineno[0])
+        try:
+            stands = self._module_of(frame_lineno[0])
+        except Exception:
+            stands = None  # the stop must be shown whatever the model is
         if stands is None:
             return entry
         place, found, source = entry.rpartition(lprefix)
@@ -106,9 +109,7 @@ class ModuleStops:
         module = frame.f_locals.get(code.co_varnames[0])
         if not is_module(module):
             return None
-        calls = self.module_calls
-        calls.learn_stack(frame)
-        path = calls.paths.path(module) if calls.paths.knows(module) else None
+        path = self.module_calls.place(frame, module)
         if path is None:
             return None
         cls = type(module)

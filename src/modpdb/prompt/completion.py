@@ -14,6 +14,7 @@ from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 
 from modpdb.commands.registry import COMMANDS, Command, is_option
+from modpdb.commands.tensor_breaks import at_means_tensors
 from modpdb.probes._static import class_attribute, instance_dict, is_a, mro, namespace
 from modpdb.prompt.places import function_names, places
 
@@ -64,7 +65,8 @@ class PromptCompleter(Completer):
                 yield from self._python(rest, for_command=True)
             return
         if name in ("b", "break", "tbreak") and rest.startswith("@") and "," not in rest:
-            yield from self._arguments(COMMANDS["break-tensor"], rest[1:])
+            named = "break-tensor" if at_means_tensors(self._debugger) else "break-module"
+            yield from self._arguments(COMMANDS[named], rest[1:])
             return
         if name in ("b", "break", "tbreak", "cl", "clear", "help", "h"):
             offered = list(self._pdb_arguments(name, rest))
