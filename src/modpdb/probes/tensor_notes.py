@@ -120,7 +120,7 @@ class TensorNoter:
             except NoStatistics as reason:
                 note = replace(note, no_statistics=str(reason))
         if self._store is not None:
-            key = joined(place(), name)
+            key = joined(place(), name) if name else place()
             if not self._store(key, tensor.detach()):
                 note = replace(note, stored=key)
         return note
