@@ -9,7 +9,8 @@ then the tensors' data. Its `__metadata__` has `modpdb.recording: "1"`. The U8 t
          "depth": int, "thread": str, "ended": int, "raised": bool, "unseen": str,
          "inputs": [TENSOR], "outputs": [TENSOR]}]}
     TENSOR: {"name": str, "shape": [int] or null, "dtype": str, "device": str, "why": str,
-             "statistics": null or [elements, min, max, mean, std, NaN, Inf, zeros],
+             "statistics": null or [elements, min, max, mean, std, NaN, Inf, zeros], of which
+                           min to std may be null,
              "stored": the tensor of this file that has the values, or ""}
 
 The fields are those of `recording.Call` and `recording.TensorNote`. All other tensors are values,
@@ -234,10 +235,11 @@ def _to_json(recording: Recording) -> dict[str, Any]:
 
 def _note_to_json(note: TensorNote) -> dict[str, Any]:
     found = note.statistics
-    numbers = found and [
-        *(found.elements, found.minimum, found.maximum, found.mean, found.std),
-        *(found.nan, found.inf, note.zeros),
-    ]
+    numbers: list[float | None] | None = None
+    if found is not None:
+        values = (found.minimum, found.maximum, found.mean, found.std)
+        held = [each if each is not None and math.isfinite(each) else None for each in values]
+        numbers = [found.elements, *held, found.nan, found.inf, note.zeros]
     return {
         "name": note.name,
         "shape": note.shape,
@@ -396,7 +398,6 @@ def _are_statistics(found: Any) -> bool:
     if type(found) is not list or len(found) != 8:
         return False
     elements, *values, nan, inf, zeros = found
-    none = all(each is None for each in values)
-    return all(map(_is_count, (elements, nan, inf, zeros))) and (
-        none or all(type(each) in (int, float) and math.isfinite(each) for each in values)
+    return all(map(_is_count, (elements, nan, inf, zeros))) and all(
+        each is None or (type(each) in (int, float) and math.isfinite(each)) for each in values
     )
