@@ -168,6 +168,7 @@ OWN = (
     *("modules cls", "params *.weight", "modules -t Linear", "params --stats items"),
     *("info locals", "info args", "info stack", "info stages"),
     *("w", "up", "down", "ll", "l", "stage nothing"),
+    *("record stop", "activations thing", "compare-runs thing, cls"),
 )
 PDBS = (
     *("p thing", "pp thing", "pp items", "whatis thing", "thing", "p thing.computed", "thing == 1"),
