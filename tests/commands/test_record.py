@@ -160,6 +160,14 @@ def test_a_file(ask: Prompt, tmp_path: Path) -> None:
     assert "with values" in ask("record --force --values run.safetensors")
 
 
+def test_values_that_were_written_over_are_not_compared(ask: Prompt) -> None:
+    ask("record run.safetensors --values", "p model(x)", "record stop")
+    ask("record run.safetensors --values --force", "p model(x)", "record stop")
+    assert "11 outputs compared by statistics only" in ask("compare-runs 1, 2")
+    Path("run.safetensors").unlink()
+    assert "11 outputs compared by statistics only" in ask("compare-runs 2, 2")
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [

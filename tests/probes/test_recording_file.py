@@ -22,7 +22,7 @@ DTYPES = (
 
 
 def note(tensor: torch.Tensor, stored: str) -> TensorNote:
-    return TensorNote("", tuple(tensor.shape), "f32", "cpu", None, 0, "not asked", stored)
+    return TensorNote("", tuple(tensor.shape), "f32", "cpu", None, None, "not asked", stored)
 
 
 def write(path: Path, tensors: dict[str, torch.Tensor], **options: Any) -> Recording:
@@ -85,8 +85,8 @@ def test_statistics_survive(tmp_path: Path) -> None:
     nothing = Statistics(1, None, None, None, None, 1, 0)
     recording = Recording("1", "every module", left_out=2, problems=["a problem"])
     notes = (
-        TensorNote("x", (4,), "f32", "cpu", found, 0),
-        TensorNote("y", None, "f32", "meta", None, 0, "symbolic shape"),
+        TensorNote("x", (4,), "f32", "cpu", found, None),
+        TensorNote("y", None, "f32", "meta", None, None, "symbolic shape"),
         TensorNote("\x1b[31m\ud800", (1,), "f32", "cpu", nothing, 0),
     )
     recording.calls.append(Call(1, "m", "", "C", 1, 0, 0, "t1", notes, (), 0, True, "compiled"))

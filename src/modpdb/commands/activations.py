@@ -79,6 +79,9 @@ class _Runs:
         self.running = None
         self.kept = [*self.kept, running.recording][-_KEPT:]
         running.end()
+        for each in self.kept[:-1]:
+            if each.file == running.recording.file:
+                each.file = ""  # written over, by --force
         return running
 
     def _at_exit(self) -> None:
@@ -341,9 +344,11 @@ def _with_values(recording: Recording) -> tuple[Recording, SavedValues | None]:
     if not recording.file:
         return recording, None
     try:
-        return recording, read_recording(Path(recording.file))[1]
+        read, values = read_recording(Path(recording.file))
     except RecordingError:
         return recording, None
+    # Another may have been written over it.
+    return recording, values if read.calls == recording.calls else None
 
 
 # -- compare-runs --------------------------------------------------------------------------------
