@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import os
 import re
-import shlex
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -238,6 +237,8 @@ def _options_anywhere(name: str, arguments: Arguments) -> Arguments:
 
 def _glob_and_file(text: str) -> tuple[str, Path | None]:
     """``[GLOB] [FILE]``: a file ends in .safetensors."""
+    import shlex
+
     try:
         words = shlex.split(text)
     except ValueError as error:
