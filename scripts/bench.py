@@ -29,6 +29,7 @@ from benchmarks.measuring import Measured, Result, Row, run
 from benchmarks.module_trees import llama_against_torchinfo, mixture_of_experts
 from benchmarks.native_speed import false_condition, imports, loop, patching, tracepoint
 from benchmarks.pythons import on_each, one_of_each_minor
+from benchmarks.recordings import forward_recorded
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = (
@@ -65,6 +66,13 @@ ROWS = (
         1.0,
         mixture_of_experts,
         repetitions=5,
+    ),
+    Row(
+        "record",
+        "a forward pass of a 148M Gemma 3, 128 tokens, every module recorded",
+        "plain",
+        1.1,
+        forward_recorded,
     ),
     Row(
         "conversion",

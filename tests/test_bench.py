@@ -15,7 +15,15 @@ from pathlib import Path
 import pytest
 
 import bench
-from benchmarks import conversions, dap, debuggers, first_prompt, native_speed, pythons
+from benchmarks import (
+    conversions,
+    dap,
+    debuggers,
+    first_prompt,
+    native_speed,
+    pythons,
+    recordings,
+)
 from benchmarks.debuggers import NEVER, Program
 from benchmarks.first_prompt import MODPDB, PDBPP, SCRIPT, Debugger, check_no_torch, started
 from benchmarks.measuring import (
@@ -564,6 +572,11 @@ def test_place_in_the_conversion_is_found_in_old_and_new_trees(tmp_path: Path, f
     (tmp_path / file).write_text("class B:\n    def map_tensor_name(self):\n        return 1\n")
     place = conversions.place(tmp_path)
     assert (place.file, place.line) == (tmp_path / file, 3)
+
+
+def test_record_row() -> None:
+    measured = recordings.forward_recorded(1, size="tiny")
+    assert len(measured.ours) == len(measured.theirs) == 1 and not measured.beside
 
 
 @pytest.mark.conversion

@@ -169,6 +169,7 @@ OWN = (
     *("info locals", "info args", "info stack", "info stages"),
     *("w", "up", "down", "ll", "l", "stage nothing"),
     *("state", "state thing", "state --run thing", "state thing against thing", "skeleton thing"),
+    *("record stop", "activations thing", "compare-runs thing, cls"),
 )
 PDBS = (
     *("p thing", "pp thing", "pp items", "whatis thing", "thing", "p thing.computed", "thing == 1"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import os
 import re
-import shlex
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -79,6 +78,9 @@ class _Runs:
         self.running = None
         self.kept = [*self.kept, running.recording][-_KEPT:]
         running.end()
+        for each in self.kept[:-1]:
+            if each.file == running.recording.file:
+                each.file = ""  # written over, by --force
         return running
 
     def _at_exit(self) -> None:
@@ -235,6 +237,8 @@ def _options_anywhere(name: str, arguments: Arguments) -> Arguments:
 
 def _glob_and_file(text: str) -> tuple[str, Path | None]:
     """``[GLOB] [FILE]``: a file ends in .safetensors."""
+    import shlex
+
     try:
         words = shlex.split(text)
     except ValueError as error:
@@ -341,9 +345,11 @@ def _with_values(recording: Recording) -> tuple[Recording, SavedValues | None]:
     if not recording.file:
         return recording, None
     try:
-        return recording, read_recording(Path(recording.file))[1]
+        read, values = read_recording(Path(recording.file))
     except RecordingError:
         return recording, None
+    # Another may have been written over it.
+    return recording, values if read.calls == recording.calls else None
 
 
 # -- compare-runs --------------------------------------------------------------------------------

@@ -15,10 +15,11 @@ JUMP = 10.0
 
 
 def rms(found: Statistics) -> float | None:
-    """The root of the mean square of the finite values."""
+    """The root of the mean square of the finite values, None where a float64 does not hold it."""
     if found.mean is None or found.std is None:
         return None
-    return math.hypot(found.mean, found.std)
+    root = math.hypot(found.mean, found.std)
+    return root if math.isfinite(root) else None
 
 
 def magnitude(found: Statistics) -> float | None:

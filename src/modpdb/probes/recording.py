@@ -18,7 +18,8 @@ class TensorNote:
 
     *name* says where it stood: "" for a lone output, else positions, argument names, keys and
     fields joined by dots (`0`, `hidden_states`, `past.1`). *shape* is None where the size was not
-    known. *zeros* counts elements that are 0; it is there whenever *statistics* is.
+    known. *zeros* counts elements that are 0, where that is known: not where 0 lies between the
+    least and the greatest.
     """
 
     name: str
@@ -26,14 +27,9 @@ class TensorNote:
     dtype: str  # in short: bf16, f32
     device: str
     statistics: Statistics | None = None
-    zeros: int = 0
+    zeros: int | None = None
     no_statistics: str = ""  # why there are none
     stored: str = ""  # under which name its values are in the recording's file
-
-    @property
-    def bad(self) -> int:
-        """How many NaN and Inf were seen."""
-        return self.statistics.nan + self.statistics.inf if self.statistics else 0
 
 
 @dataclass(slots=True)

@@ -9,7 +9,8 @@ then the tensors' data. Its `__metadata__` has `modpdb.recording: "1"`. The U8 t
          "depth": int, "thread": str, "ended": int, "raised": bool, "unseen": str,
          "inputs": [TENSOR], "outputs": [TENSOR]}]}
     TENSOR: {"name": str, "shape": [int] or null, "dtype": str, "device": str, "why": str,
-             "statistics": null or [elements, min, max, mean, std, NaN, Inf, zeros],
+             "statistics": null or [elements, min, max, mean, std, NaN, Inf, zeros], of which
+                           min to std and zeros may be null,
              "stored": the tensor of this file that has the values, or ""}
 
 The fields are those of `recording.Call` and `recording.TensorNote`. All other tensors are values,
@@ -102,6 +103,7 @@ class RecordingWriter:
             self._file.seek(start)
             for piece in _rows(tensor):
                 _write(self._file, piece)
+            self._file.flush()  # what a forked child finds in the buffer it would write as well
         except OSError as error:
             self.failure = f"{self.path}: {error.strerror}; no further values are stored"
             return self.failure
@@ -234,10 +236,11 @@ def _to_json(recording: Recording) -> dict[str, Any]:
 
 def _note_to_json(note: TensorNote) -> dict[str, Any]:
     found = note.statistics
-    numbers = found and [
-        *(found.elements, found.minimum, found.maximum, found.mean, found.std),
-        *(found.nan, found.inf, note.zeros),
-    ]
+    numbers: list[float | None] | None = None
+    if found is not None:
+        values = (found.minimum, found.maximum, found.mean, found.std)
+        held = [each if each is not None and math.isfinite(each) else None for each in values]
+        numbers = [found.elements, *held, found.nan, found.inf, note.zeros]
     return {
         "name": note.name,
         "shape": note.shape,
@@ -374,7 +377,7 @@ def _note(where: str, found: Any, stored: dict[str, _Stored]) -> TensorNote:
     if key and (shape is None or list(stored[key].shape) != shape):
         raise RecordingError(f"{where} has the shape {shape}, {key!r} {list(stored[key].shape)}")
     note = TensorNote(
-        name, None if shape is None else tuple(shape), dtype, device, None, 0, why, key
+        name, None if shape is None else tuple(shape), dtype, device, None, None, why, key
     )
     if numbers is None:
         return note
@@ -396,7 +399,7 @@ def _are_statistics(found: Any) -> bool:
     if type(found) is not list or len(found) != 8:
         return False
     elements, *values, nan, inf, zeros = found
-    none = all(each is None for each in values)
-    return all(map(_is_count, (elements, nan, inf, zeros))) and (
-        none or all(type(each) in (int, float) and math.isfinite(each) for each in values)
+    counts = (elements, nan, inf) if zeros is None else (elements, nan, inf, zeros)
+    return all(map(_is_count, counts)) and all(
+        each is None or (type(each) in (int, float) and math.isfinite(each)) for each in values
     )

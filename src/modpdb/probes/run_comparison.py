@@ -144,8 +144,9 @@ def _compared(
         by, why = "values", ""
         error, bad = _of_values(mine.chunks(one.stored), theirs.chunks(two.stored))
     elif one.statistics is not None and two.statistics is not None:
-        by, why = "statistics", ""
+        by = "statistics"
         error, bad = _of_statistics(one.statistics, two.statistics)
+        why = "" if error is not None else "a float64 does not hold their statistics"
     else:
         by, error, bad = "nothing", None, 0
         why = one.no_statistics or two.no_statistics or "neither values nor statistics"
@@ -161,7 +162,7 @@ def _tolerance(dtype: str) -> float:
 def _of_values(mine: Iterator[Any], theirs: Iterator[Any]) -> tuple[float | None, int]:
     """√NMSE and how many positions are NaN or Inf in one only, or Infs of two signs."""
     torch = torch_or_none()
-    squares = apart = 0.0
+    squares = apart = size = farthest = 0.0
     bad = 0
     with undisturbed(torch):
         for a, b in zip(mine, theirs, strict=True):
@@ -171,12 +172,17 @@ def _of_values(mine: Iterator[Any], theirs: Iterator[Any]) -> tuple[float | None
                 same = (a.isnan() & b.isnan()) | (a == b)
                 bad += int((~both & ~same).sum())
                 a, b = a[both], b[both]
-            delta = a - b
-            squares += float(a.abs().square().sum())
-            apart += float(delta.abs().square().sum())
-    if not apart:
-        return 0.0, bad
-    return (math.sqrt(apart / squares) if squares else math.inf), bad
+            if not a.shape[0]:
+                continue
+            a, delta = a.abs(), (a - b).abs()
+            squares += float(a.square().sum())
+            apart += float(delta.square().sum())
+            size, farthest = max(size, float(a.max())), max(farthest, float(delta.max()))
+    if not farthest or not size:
+        return (math.inf if farthest else 0.0), bad
+    if 0 < squares < math.inf and 0 < apart < math.inf:
+        return math.sqrt(apart / squares), bad
+    return farthest / size, bad  # squares that a float64 does not hold
 
 
 def _wide(torch: Any, values: Any) -> Any:

@@ -17,7 +17,7 @@ from modpdb.probes._static import (
 )
 from modpdb.probes._torch import undisturbed
 from modpdb.probes.recording import TensorNote
-from modpdb.probes.tensors import NoStatistics, TensorReader, local_tensor, statistics
+from modpdb.probes.tensors import NoStatistics, Statistics, TensorReader, local_tensor, statistics
 from modpdb.probes.tree import joined
 
 Store = Callable[[str, Any], str]
@@ -59,42 +59,42 @@ class TensorNoter:
         if self._torch._C._get_tracing_state() is not None:  # to look would be traced, too
             return ()
         found: list[TensorNote] = []
-        with undisturbed(self._torch), modes_off(self._torch):
-            for name, tensor in nested_tensors(self._reader, value):
-                if len(found) == MOST:
-                    break
-                found.append(self._note(name, tensor, place))
+        for name, tensor in nested_tensors(self._reader, value):
+            if len(found) == MOST:
+                break
+            found.append(self._note(name, tensor, place))
         return tuple(found)
 
     def _note(self, name: str, tensor: Any, place: Callable[[], str]) -> TensorNote:
-        inference = self._is_inference(tensor)
-        version = -1 if inference else self._version(tensor)
+        if self._is_inference(tensor):
+            return self._read(name, tensor, place)
+        version = self._version(tensor)
         known = self._seen.get(id(tensor))
-        if known is not None and known[0]() is tensor and known[1] == version and not inference:
-            return replace(known[2], name=name)
+        if known is not None and known[0]() is tensor and known[1] == version:
+            note = known[2]
+            return note if note.name == name else replace(note, name=name)
         note = self._read(name, tensor, place)
-        if not inference:
-            forget = _forgetting(self._seen, id(tensor))
-            self._seen[id(tensor)] = (weakref.ref(tensor, forget), version, note)
+        forget = _forgetting(self._seen, id(tensor))
+        self._seen[id(tensor)] = (weakref.ref(tensor, forget), version, note)
         return note
 
     def _read(self, name: str, tensor: Any, place: Callable[[], str]) -> TensorNote:
         facts = self._reader.facts(tensor)
-        note = TensorNote(name, facts.shape, facts.dtype, facts.device)
         why = facts.unsized or self._why_unreadable(tensor, facts.device)
-        if why:
-            return replace(note, no_statistics=why)
-        if self._stats:
-            try:
-                found = statistics(tensor)
-                note = replace(note, statistics=found, zeros=self._zeros(tensor, found))
-            except NoStatistics as reason:
-                note = replace(note, no_statistics=str(reason))
-        if self._store is not None:
-            key = joined(place(), name)
-            if not self._store(key, tensor.detach()):
-                note = replace(note, stored=key)
-        return note
+        found, zeros, stored = None, None, ""
+        if not why:
+            with modes_off(self._torch):
+                if self._stats:
+                    try:
+                        found = statistics(tensor)
+                        zeros = self._zeros(tensor, found)
+                    except NoStatistics as reason:
+                        why = str(reason)
+                if self._store is not None:
+                    key = joined(place(), name) if name else place()
+                    with undisturbed(self._torch):
+                        stored = "" if self._store(key, tensor.detach()) else key
+        return TensorNote(name, facts.shape, facts.dtype, facts.device, found, zeros, why, stored)
 
     def _why_unreadable(self, tensor: Any, device: str) -> str:
         cls = type(tensor)
@@ -108,13 +108,15 @@ class TensorNoter:
             return "a CUDA graph is being captured"
         return ""
 
-    def _zeros(self, tensor: Any, found: Any) -> int:
-        """Elements that are 0; not counted where the extremes tell that there is none."""
-        if found.minimum is None or found.minimum > 0 or found.maximum < 0:
-            return 0
-        shard = local_tensor(tensor)
-        tensor = tensor if shard is None else shard
-        return found.elements - int(tensor.detach().count_nonzero())
+    def _zeros(self, tensor: Any, found: Statistics) -> int | None:
+        """Elements that are 0. Not counted where 0 lies between the extremes: it would take as
+        long as all the rest."""
+        if found.minimum is None or found.maximum is None or 0 in (found.minimum, found.maximum):
+            with undisturbed(self._torch):
+                shard = local_tensor(tensor)
+                tensor = tensor if shard is None else shard
+                return found.elements - int(tensor.detach().count_nonzero())
+        return None if found.minimum < 0 < found.maximum else 0
 
 
 def modes_off(torch: Any) -> Any:

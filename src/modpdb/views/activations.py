@@ -257,7 +257,7 @@ def _note_cells(
         dims,
         Text(_range(scales)),
         Text(f"{max(greatest):.3g}" if greatest else ""),
-        Text(" · ", "dim").join(words),
+        Text(" · ").join(words),
     )
 
 

@@ -175,7 +175,7 @@ def _remark(group: Sequence[Compared | Misfit], every: bool, mixed: bool) -> Tex
         words.append(Text("by statistics", "yellow"))
     if any(each.unknown for each in compared):
         words.append(Text("not compared", "yellow"))
-    return Text(" · ", "dim").join(word for word in words if word.plain)
+    return Text(" · ").join(word for word in words if word.plain)
 
 
 def _only(found: RunComparison, name: str, calls: Sequence[Call]) -> Text:
