@@ -58,18 +58,20 @@ Certainty = Literal["read", "guessed"]
 
 # torch functions that ask and compute no tensor begin so.
 _QUERIES = ("is_", "get_", "has_", "_verify", "_none_or")
-_TEXT = 200  # characters of source kept of one call
+_TEXT = 120  # characters kept of a condition or a choice
+_ARGUMENTS = 36  # and of the arguments of a call
 
 
 @dataclass(frozen=True, slots=True)
 class Called:
     """One call that the source makes.
 
-    line, end: where it stands in its file. under: the conditions and loops around it, outermost
-    first, as written. operator: "aten::view" where the dispatcher has one of that name, else "".
-    means: what the name stands for: a module's path and class, a function's qualified name, or
-    where a run-time choice was made. source: of a Python function. inner: what that calls.
-    guessed: by the name only, since what it is called on is not known to be a tensor.
+    text: its source, with … for the calls within it. line, end: where it stands in its file.
+    under: the conditions and loops around it, outermost first. operator: "aten::view" where the
+    dispatcher has one of that name, else "". means: the class of a module, the qualified name of
+    a function, or where a choice was made that only running tells. path: a module's. source: of
+    a Python function; inner: the calls in that. guessed: by the name alone, since what it is
+    called on is not known to be a tensor.
     """
 
     kind: Kind
@@ -442,7 +444,7 @@ class _Reader:
             line = node.func.end_lineno or line  # in a chain over several lines, its own
         name = f"aten::{operator}" if operator else ""
         end = node.end_lineno or line
-        text = _text(node)
+        text = _brief(node)
         self._found.append(Called(kind, text, line, end, self._under, operator=name, **more))
 
 
@@ -454,6 +456,39 @@ def _asks_for_override(test: ast.expr) -> bool:
 def _names(target: ast.expr) -> str:
     """A loop's variables, without the brackets that ast.unparse puts round a tuple."""
     return ", ".join(map(_text, target.elts)) if isinstance(target, ast.Tuple) else _text(target)
+
+
+def _brief(node: ast.AST) -> str:
+    """The source of a call without that of the calls within it: `x * torch.rsqrt(…)`."""
+    match node:
+        case ast.Call(func=ast.Attribute(value=held, attr=name)):
+            return f"{_operand(held)}.{name}({_arguments(node)})"
+        case ast.Call():
+            return f"{_operand(node.func)}({_arguments(node)})"
+        case ast.BinOp():
+            sign = _sign(ast.BinOp(ast.Name("a"), node.op, ast.Name("b")))
+            return f"{_operand(node.left)} {sign} {_operand(node.right)}"
+        case ast.AugAssign():
+            sign = _sign(ast.BinOp(ast.Name("a"), node.op, ast.Name("b")))
+            return f"{_operand(node.target)} {sign}= {_operand(node.value)}"
+    return _text(node)
+
+
+def _sign(node: ast.BinOp) -> str:
+    return ast.unparse(node)[2:-2]
+
+
+def _arguments(node: ast.Call) -> str:
+    written = [_text(each) for each in (*node.args, *node.keywords)]
+    text = ", ".join(written)
+    return text if len(text) <= _ARGUMENTS and "(" not in text else "…"
+
+
+def _operand(node: ast.expr) -> str:
+    text = _text(node)
+    if isinstance(node, ast.Name | ast.Attribute | ast.Constant | ast.Subscript):
+        return text if len(text) <= _ARGUMENTS else "…"
+    return "…"
 
 
 def _text(node: ast.AST) -> str:

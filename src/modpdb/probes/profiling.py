@@ -170,10 +170,11 @@ def difference(branch: Branch, observation: Observation) -> str:
         return "" if observation.error else "it ran, though predicted to be refused"
     if observation.error:
         return f"it raised {observation.error}"
-    return _first_difference(branch.ops, observation.ops, "")
+    return first_difference(branch.ops, observation.ops)
 
 
-def _first_difference(predicted: tuple[Op, ...], seen: tuple[Op, ...], within: str) -> str:
+def first_difference(predicted: tuple[Op, ...], seen: tuple[Op, ...], within: str = "") -> str:
+    """The first operator in which they part, in words; "" where they agree as deep as predicted."""
     for place in range(max(len(predicted), len(seen))):
         wanted = predicted[place].name if place < len(predicted) else "no more"
         found = seen[place].name if place < len(seen) else "no more"
@@ -181,7 +182,7 @@ def _first_difference(predicted: tuple[Op, ...], seen: tuple[Op, ...], within: s
             return f"operator {place + 1}{within}: predicted {wanted}, observed {found}"
         if predicted[place].inner:
             inner = f" of {wanted}{within}"
-            below = _first_difference(predicted[place].inner, seen[place].inner, inner)
+            below = first_difference(predicted[place].inner, seen[place].inner, inner)
             if below:
                 return below
     return ""
