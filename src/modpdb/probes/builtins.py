@@ -165,8 +165,9 @@ def _bindings(name: str) -> tuple[Binding, ...]:
     found = []
     for owner, members, file in places:
         if name in members:
-            doc = _first_lines(getattr(members[name], "__doc__", None), 1)
-            signature = doc[0] if doc and doc[0].startswith(f"{name}(") else ""
+            doc = str(getattr(members[name], "__doc__", None) or "").strip()
+            written = re.match(rf"{re.escape(name)}\([^)]*\)(?: -> [\w, ().]+)?", doc)
+            signature = re.sub(r"\s+", " ", written[0]).strip() if written else ""
             found.append(Binding(f"{owner}.{name}", f"THPVariable_{name} in {file}", signature))
     return tuple(found)
 

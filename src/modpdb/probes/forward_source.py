@@ -59,7 +59,7 @@ Certainty = Literal["read", "guessed"]
 # torch functions that ask and compute no tensor begin so.
 _QUERIES = ("is_", "get_", "has_", "_verify", "_none_or")
 _TEXT = 120  # characters kept of a condition or a choice
-_ARGUMENTS = 36  # and of the arguments of a call
+_BRIEF = 34  # and of a call
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,8 +212,9 @@ class _Reader:
             unsure = bool(self._under) and plain and not is_tensor(value, self._torch)
             self._scope.local[target.id] = MISSING if unsure else value
         elif isinstance(target, ast.Tuple | ast.List):
-            for each in target.elts:
-                self._assign(each, parts_of(value))
+            parts = parts_of(value, len(target.elts))
+            for each, part in zip(target.elts, parts, strict=True):
+                self._assign(each, part)
         elif isinstance(target, ast.Starred):
             self._assign(target.value, MISSING)
         else:
@@ -332,6 +333,8 @@ class _Reader:
         if isinstance(function, ast.Attribute):
             held = self._value(function.value)
             target = MISSING if isinstance(held, StandIn) else attribute(held, function.attr)
+            if isinstance(function.value, ast.Call) and _text(function.value) == "super()":
+                target = self._scope.place.inherited(function.attr)
         else:
             held, target = MISSING, self._value(function)
         values = [self._value(each) for each in node.args]
@@ -342,7 +345,7 @@ class _Reader:
             return self._modules(node, target.modules)
         if isinstance(target, Chosen):
             self._note(node, "run time", means=f"line {target.line}: {target.text}")
-            return Chosen(node.lineno, _text(node))
+            return Chosen(node.lineno, _brief(node))
         if is_module(target):
             return self._modules(node, ((self._paths.get(id(target), ""), target),))
         if is_a(target, types.BuiltinFunctionType):
@@ -392,9 +395,9 @@ class _Reader:
         own = str(target.__module__).startswith("torch.")
         if own and target.__name__.startswith(_QUERIES):
             return MISSING
-        if owner is MISSING and self._is_method_of_owner(node.func):
+        if owner is MISSING and self._is_called_on_owner(node.func):
             owner = self._scope.place.owner
-        made = TENSOR if own else Chosen(node.lineno, _text(node))
+        made = TENSOR if own else Chosen(node.lineno, _brief(node))
         reading = Reading()
         if self._depth > 0:
             starred = any(isinstance(each, ast.Starred) for each in node.args) or "**" in given[1]
@@ -415,18 +418,16 @@ class _Reader:
         )
         return made
 
-    def _is_method_of_owner(self, function: ast.expr) -> bool:
+    def _is_called_on_owner(self, function: ast.expr) -> bool:
         named = self._scope.place.owner_name
-        return (
-            isinstance(function, ast.Attribute)
-            and isinstance(function.value, ast.Name)
-            and function.value.id == named != ""
-        )
+        if not isinstance(function, ast.Attribute) or not named:
+            return False
+        return _text(function.value) in (named, "super()")
 
     def _unknown(self, node: ast.Call, target: Any) -> Any:
         """A call of what only running tells; noted where it is a variable's or the owner's."""
         if is_object(target):
-            return MISSING if is_a(target, type) else Chosen(node.lineno, _text(node))
+            return MISSING if is_a(target, type) else Chosen(node.lineno, _brief(node))
         root: ast.expr = node.func
         while isinstance(root, ast.Attribute | ast.Subscript | ast.Call):
             root = root.func if isinstance(root, ast.Call) else root.value
@@ -434,7 +435,7 @@ class _Reader:
         name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
         if isinstance(root, ast.Name) and root.id in own and name not in PLAIN - UPDATES:
             self._note(node, "run time")
-        return Chosen(node.lineno, _text(node))
+        return Chosen(node.lineno, _brief(node))
 
     def _note(
         self, node: ast.stmt | ast.expr, kind: Kind, *, operator: str = "", **more: Any
@@ -461,34 +462,29 @@ def _names(target: ast.expr) -> str:
 def _brief(node: ast.AST) -> str:
     """The source of a call without that of the calls within it: `x * torch.rsqrt(…)`."""
     match node:
-        case ast.Call(func=ast.Attribute(value=held, attr=name)):
-            return f"{_operand(held)}.{name}({_arguments(node)})"
         case ast.Call():
-            return f"{_operand(node.func)}({_arguments(node)})"
+            written = ", ".join(_text(each) for each in (*node.args, *node.keywords))
+            name = _operand(node.func)
+            if isinstance(node.func, ast.Attribute):
+                name = f"{_operand(node.func.value)}.{node.func.attr}"
+            whole = f"{name}({written})"
+            return whole if len(whole) <= _BRIEF and "(" not in written else f"{name}(…)"
         case ast.BinOp():
-            sign = _sign(ast.BinOp(ast.Name("a"), node.op, ast.Name("b")))
-            return f"{_operand(node.left)} {sign} {_operand(node.right)}"
+            return f"{_operand(node.left)} {_sign(node.op)} {_operand(node.right)}"
         case ast.AugAssign():
-            sign = _sign(ast.BinOp(ast.Name("a"), node.op, ast.Name("b")))
-            return f"{_operand(node.target)} {sign}= {_operand(node.value)}"
+            return f"{_operand(node.target)} {_sign(node.op)}= {_operand(node.value)}"
     return _text(node)
 
 
-def _sign(node: ast.BinOp) -> str:
-    return ast.unparse(node)[2:-2]
-
-
-def _arguments(node: ast.Call) -> str:
-    written = [_text(each) for each in (*node.args, *node.keywords)]
-    text = ", ".join(written)
-    return text if len(text) <= _ARGUMENTS and "(" not in text else "…"
+def _sign(op: ast.operator) -> str:
+    return ast.unparse(ast.BinOp(ast.Name("a"), op, ast.Name("b")))[2:-2]
 
 
 def _operand(node: ast.expr) -> str:
+    """A name or the like as it is written, … for what has calls or operators in it."""
     text = _text(node)
-    if isinstance(node, ast.Name | ast.Attribute | ast.Constant | ast.Subscript):
-        return text if len(text) <= _ARGUMENTS else "…"
-    return "…"
+    plain = isinstance(node, ast.Name | ast.Attribute | ast.Constant | ast.Subscript)
+    return text if plain and "(" not in text and len(text) <= _BRIEF else "…"
 
 
 def _text(node: ast.AST) -> str:

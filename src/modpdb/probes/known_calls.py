@@ -169,7 +169,8 @@ def _layer_norm(name: str, layer: Any, x: Any) -> Prediction:
     mixed = weight is not None and weight.dtype != x.dtype
     if mixed and (weight.dtype.itemsize != 4 or x.dtype.itemsize != 2):
         return Prediction(name, Branch("not known", "input and weight are of different dtypes"))
-    reason = f"over the last {len(instance_dict(layer)['normalized_shape'])} dimension(s)"
+    over = len(instance_dict(layer)["normalized_shape"])
+    reason = "over the last dimension" if over == 1 else f"over the last {over} dimensions"
     ops = (Op("layer_norm", (Op("native_layer_norm"),)),)
     return Prediction(name, Branch(_certainty(weight, x), reason, ops))
 

@@ -10,7 +10,14 @@ import types
 from dataclasses import dataclass
 from typing import Any
 
-from modpdb.probes._static import class_attribute, instance_dict, is_a, qualified_name
+from modpdb.probes._static import (
+    class_attribute,
+    instance_dict,
+    is_a,
+    mro,
+    namespace,
+    qualified_name,
+)
 from modpdb.probes._torch import torch_or_none
 from modpdb.probes.module_state import entries, is_module
 
@@ -32,6 +39,16 @@ class Place:
         """ "self", or what the method calls it; "" in a plain function."""
         code = self.function.__code__
         return code.co_varnames[0] if self.owner is not MISSING and code.co_argcount else ""
+
+    def inherited(self, name: str) -> Any:
+        """What `super().name` is here: the next class's after that in which this was written."""
+        own = _cell(self.function, "__class__")
+        bases = () if self.owner is MISSING else mro(type(self.owner))
+        if not any(own is base for base in bases):
+            return MISSING
+        after = bases[[id(base) for base in bases].index(id(own)) + 1 :]
+        found = next((namespace(base)[name] for base in after if name in namespace(base)), MISSING)
+        return found if type(found) is types.FunctionType else MISSING
 
 
 def undecorated(function: Any) -> tuple[Any, tuple[types.CodeType, ...]]:
@@ -101,15 +118,21 @@ class Scope:
         if name == self.place.owner_name:
             return self.place.owner
         function = self.place.function
-        cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
-        if name in cells:
-            try:
-                return cells[name].cell_contents
-            except ValueError:  # not bound yet
-                return MISSING
+        closed = _cell(function, name)
+        if closed is not MISSING:
+            return closed
         if name in function.__globals__:
             return function.__globals__[name]
         return vars(builtins).get(name, MISSING)
+
+
+def _cell(function: types.FunctionType, name: str) -> Any:
+    """What *function* closes over under *name*; MISSING if nothing, or not bound yet."""
+    cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+    try:
+        return cells[name].cell_contents if name in cells else MISSING
+    except ValueError:
+        return MISSING
 
 
 def attribute(owner: Any, name: str) -> Any:

@@ -63,9 +63,13 @@ def element_of(held: Any) -> Any:
     return MISSING
 
 
-def parts_of(value: Any) -> Any:
-    """What each name gets where *value* is unpacked into several."""
-    return MAYBE if isinstance(value, StandIn) else value if isinstance(value, Chosen) else MISSING
+def parts_of(value: Any, number: int) -> list[Any]:
+    """What each of *number* names gets where *value* is unpacked."""
+    if type(value) in (tuple, list) and len(value) == number:
+        return list(value)
+    if isinstance(value, StandIn):
+        return [MAYBE] * number
+    return [value if isinstance(value, Chosen) else MISSING] * number
 
 
 def parameters(

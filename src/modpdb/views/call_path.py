@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import groupby
 
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.text import Text
 
 from modpdb.probes.builtins import Operator
@@ -42,7 +45,8 @@ _FORWARD_WORDS = {
 _ALLOCATION = frozenset({"as_strided", "empty", "empty_strided", "empty_like", "resize_"})
 _MOST = 4  # operators that are named of a module that calls many
 _INDENT = "  "
-_HELP = "--run with the arguments observes what it does"
+_WIDEST = 38  # of a call's text, beside which there is room for what it means
+_HELP = "not predicted: --run with INPUT observes it; --script asks TorchScript"
 
 
 def call_path(
@@ -53,11 +57,11 @@ def call_path(
     if data.held_in:
         way.append(("attribute", [Text(printable(data.held_in))]))
     if data.classes:
-        way.append(("class", [Text(" → ".join(map(short_class, data.classes)))]))
+        way.append(("class", [Text(" → ".join(map(_class, data.classes)))]))
         way.append(("call", _call(data)))
-    if data.forward.state != "missing":
-        way.append(("function" if not data.classes else "forward", _forward(data)))
-    detailed = len(data.operators) == 1
+    if data.forward.state != "missing" and data.forward.source.file:
+        way.append(("forward" if data.classes else "function", _forward(data)))
+    detailed = len(data.operators) == 1 and bool(data.layer or not data.classes)
     if detailed:
         way.append(("builtin", _builtin(data.operators[0])))
         way.append(("dispatcher", _dispatched(data.operators[0])))
@@ -66,13 +70,19 @@ def call_path(
         way.append(("script", _scripted(scripted)))
     parts: list[RenderableType] = [_title(data), numbered(way), *_calls(data, run)]
     if not detailed and data.operators:
-        parts += [Text(), Text("operators that the source names", "bold"), _table(data.operators)]
+        parts += _by_kernels(data.operators)
     return Group(*parts)
 
 
 def _title(data: CallPath) -> Text:
     title = Text(printable(data.path or data.class_name), "bold")
     return title.append(f"   {printable(data.class_name)}", "not bold cyan")
+
+
+def _class(name: str) -> str:
+    """nn.Module, and others without their module: where `forward` is says which file."""
+    short = short_class(name)
+    return short if short.startswith("nn.") else short.rpartition(".")[2]
 
 
 def _call(data: CallPath) -> Lines:
@@ -89,8 +99,6 @@ def _forward(data: CallPath) -> Lines:
         lines.append(Text("inside ").append_text(place(wrapper)))
     if data.forward.state in _FORWARD_WORDS:
         lines.append(Text(_FORWARD_WORDS[data.forward.state], "yellow"))
-    if data.layer:
-        lines.append(Text(f"a layer that is known here: {data.layer}", "dim"))
     return lines
 
 
@@ -103,10 +111,8 @@ def _builtin(found: Operator) -> Lines:
         lines.append(Text(binding.name))
         if binding.signature:
             lines.append(Text(printable(binding.signature), "dim"))
-        lines.append(Text(f"parsed by {binding.parser}, torch's generated code", "dim"))
-    if not lines:
-        lines.append(Text("no builtin of that name: Python reaches it by another one", "yellow"))
-    return lines
+        lines.append(Text(f"parsed by {binding.parser}, generated code", "dim"))
+    return lines or [Text("no builtin of that name: another one leads to it", "yellow")]
 
 
 def _dispatched(found: Operator) -> Lines:
@@ -114,21 +120,26 @@ def _dispatched(found: Operator) -> Lines:
     return [head, *[Text(printable(schema), "dim") for schema in found.schemas], *lines]
 
 
-def _table(operators: Sequence[Operator]) -> Grid:
-    rows = []
+def _by_kernels(operators: Sequence[Operator]) -> Iterator[RenderableType]:
+    """The operators that the source names, after what the dispatcher holds for them."""
+    same: dict[str, list[str]] = {}
     for each in operators:
         kinds: dict[str, list[str]] = {}
         for kernel in each.kernels:
             kinds.setdefault(_KIND_WORDS.get(kernel.kind, kernel.kind), []).append(kernel.key)
         words = " · ".join(f"{', '.join(keys)}: {kind}" for kind, keys in kinds.items())
-        names = ", ".join(binding.name.removeprefix("torch.") for binding in each.bindings)
-        rows.append((Text(f"  {each.name}"), Text(names, "dim"), Text(words or "not in the table")))
-    return Grid(rows)
+        same.setdefault(words or "not in the dispatcher's table", []).append(each.name)
+    yield Text()
+    head = Text("operators named there, by their kernels", "bold")
+    yield head.append("; `call-path torch.NAME` shows one", "not bold dim")
+    for words, names in same.items():
+        yield Text(f"  {words}", "dim")
+        yield Padding(Text(", ".join(name.removeprefix("aten::") for name in names)), (0, 0, 0, 4))
 
 
 _KIND_WORDS = {
-    "math kernel": "composite",
-    "default backend kernel": "composite, with an autograd formula",
+    "math kernel": "composite, made of other operators",
+    "default backend kernel": "composite, one for all backends",
 }
 
 
@@ -149,6 +160,11 @@ def _branch(data: CallPath, run: Run | None) -> Lines:
     return lines
 
 
+def _listed(data: CallPath) -> bool:
+    """Whether its operators are few and all known: then they are listed as they are nested."""
+    return not data.classes or (data.prediction is not None and bool(data.prediction.branch.ops))
+
+
 def _predicted(prediction: Prediction) -> list[RenderableType]:
     lines: list[RenderableType] = [certain(prediction.branch)]
     if prediction.branch.ops:
@@ -165,7 +181,7 @@ def _observed(data: CallPath, run: Run) -> Lines:
     head.append(f" in {plural(modules, 'module call')}" if modules else "", "default")
     head.append(f" → {printable(run.result)}" if run.result else "", "default")
     lines: list[RenderableType] = [head]
-    if data.layer:
+    if _listed(data):
         lines += [Text(f"  {op_text(as_op(each))}") for each in run.seen]
     for word in _attention_words(run.seen):
         lines.append(Text(f"attention: {word}", "green"))
@@ -173,7 +189,7 @@ def _observed(data: CallPath, run: Run) -> Lines:
         lines.append(Text(f"it raised {printable(run.error)}", "red"))
     if run.prediction is not None and run.prediction.branch.certainty != "not known":
         lines += _agreement(data.prediction, run.prediction, run)
-    forked = "in a forked copy of the process, on one thread: nothing here has changed"
+    forked = "run in a forked copy, on one thread: nothing has changed here"
     lines.append(Text(forked, "dim"))
     return lines
 
@@ -240,126 +256,175 @@ def _scripted(found: Scripted) -> Lines:
 # -- line by line --------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A call, or with no *what* the condition that those below stand under."""
+
+    line: int
+    text: Text
+    what: Text | None
+
+
 def _calls(data: CallPath, run: Run | None) -> Iterator[RenderableType]:
     if data.reading.problem:
         yield Text(f"not read: {printable(data.reading.problem)}", "yellow")
-    observed = run is not None and not run.not_run
-    lines = matched(data.reading.calls, run.seen if run is not None and not data.layer else ())
+    told = run is not None and not run.not_run and not _listed(data)
+    lines = matched(data.reading.calls, run.seen if run is not None and told else ())
     if not lines:
         return
+    listing = _Listing(told)
+    rows = list(listing.rows(lines, 0))
     yield Text()
-    yield Text("the calls in its source, in order", "bold").append(
-        "; branches that its attributes rule out now are left out", "not bold dim"
-    )
-    yield Grid(list(_rows(lines, 0, observed and not data.layer)), right=frozenset({0}), wrap=1)
+    head = Text("the calls in its source", "bold")
+    yield head.append("; branches that its attributes rule out are left out", "not bold dim")
+    yield from _aligned(rows)
+    if listing.left_out:
+        left = f"{plural(listing.left_out, 'call')} in branches that were not taken left out"
+        yield Text(left, "dim")
 
 
-def _rows(lines: Sequence[Line], level: int, observed: bool) -> Iterator[tuple[Text, ...]]:
-    under: tuple[str, ...] = ()
-    last = 0
-    for line in _folded(lines):
-        called = line.called
-        if called is None:
-            yield Text(), Text(), Text(), _seen_text(line.seen, "also ")
-            continue
-        common = 0
-        while common < min(len(under), len(called.under)) and under[common] == called.under[common]:
-            common += 1
-        for depth in range(common, len(called.under)):
-            indent = _INDENT * (level + depth)
-            yield Text(), Text(f"{indent}{printable(called.under[depth])}:", "dim"), Text(), Text()
-        under = called.under
-        number = Text(str(called.line) if called.line != last else "", "dim")
-        last = called.line
-        indent = _INDENT * (level + len(under))
-        text = Text(f"{indent}{printable(called.text)}")
-        yield number, text, _meaning(called), _remark(line, observed)
-        yield from _rows(line.inner, level + len(under) + 1, observed)
+def _aligned(rows: Sequence[_Row]) -> Iterator[RenderableType]:
+    """Calls as columns of equal widths throughout; conditions and long texts across all."""
+    numbers = max(len(str(row.line)) for row in rows)
+    lengths = [cell_len(row.text.plain) for row in rows if row.what is not None]
+    width = min(max(lengths, default=0), _WIDEST)
+    cells: list[tuple[Text, Text, Text]] = []
+    for row in rows:
+        number = Text((str(row.line) if row.line else "").rjust(numbers), "dim")
+        text = row.text.copy()
+        if row.what is None or cell_len(text.plain) > width:
+            yield Grid(cells)
+            cells = []
+            yield Grid([(number, text)])
+            number, text = Text(" " * numbers), Text()
+        text.pad_right(width - cell_len(text.plain))
+        if row.what is not None:
+            cells.append((number, text, row.what))
+    yield Grid(cells)
+
+
+class _Listing:
+    """Makes the rows of calls. *told*: with what a run has shown of them."""
+
+    def __init__(self, told: bool) -> None:
+        self._told = told
+        self.left_out = 0
+
+    def rows(self, lines: Sequence[Line], level: int) -> Iterator[_Row]:
+        under: tuple[str, ...] = ()
+        last = 0
+        for line in _folded(lines):
+            called = line.called
+            if called is None:
+                number, last = line.seen[0].line, line.seen[0].line
+                yield _Row(number, Text(_INDENT * level), _named(line.seen, "also "))
+                continue
+            if self._told and called.under and not line.seen and not line.unclear:
+                self.left_out += 1 + len(called.inner)
+                continue
+            yield from _conditions(under, called.under, level)
+            under = called.under
+            inside = level + len(under)
+            text = Text(f"{_INDENT * inside}{printable(called.text)}")
+            number, last = (called.line if called.line != last else 0), called.line
+            yield _Row(number, text, self._what(line))
+            if line.seen or not self._told:
+                yield from self.rows(line.inner, inside + 1)
+
+    def _what(self, line: Line) -> Text:
+        assert line.called is not None
+        what = _meaning(line.called)
+        if self._told and line.seen and line.called.kind == "run time":
+            return Text("known at run time", "yellow").append_text(_ran(line.seen))
+        if not self._told or line.unclear or (line.seen and line.inner):
+            return what
+        if not line.seen:
+            return what.append("  not seen", "dim")
+        if line.called.kind == "module":
+            return what.append("  → ", "green").append_text(_inside(line.seen))
+        if line.called.operator:
+            return what.append("  → ", "green").append(_operands(line.seen), "default")
+        return what.append("  → ", "green").append(_most(line.seen), "default")
+
+
+def _conditions(before: tuple[str, ...], now: tuple[str, ...], level: int) -> Iterator[_Row]:
+    """The conditions of *now* that the call before did not stand under."""
+    common = 0
+    while common < min(len(before), len(now)) and before[common] == now[common]:
+        common += 1
+    for depth, condition in enumerate(now[common:], common):
+        indent = _INDENT * (level + depth)
+        yield _Row(0, Text(f"{indent}{printable(condition)}:", "dim"), None)
 
 
 def _folded(lines: Sequence[Line]) -> Iterator[Line]:
     """The same call of `layers.0`, `layers.1`, … as one of `layers.{0…25}`."""
-    group: list[Line] = []
-    for line in lines:
-        if group and not _alike(group[-1], line):
-            yield from _joined(group)
-            group = []
-        group.append(line)
-    yield from _joined(group)
 
+    def key(line: Line) -> Called | int:
+        called = line.called
+        if called is None or called.kind != "module":
+            return id(line)
+        return replace(called, path="", means="")
 
-def _alike(one: Line, other: Line) -> bool:
-    if one.called is None or other.called is None or not one.called.path:
-        return False
-    same = replace(one.called, path="", means="") == replace(other.called, path="", means="")
-    return same and one.called.kind == "module"
-
-
-def _joined(group: list[Line]) -> Iterator[Line]:
-    if len(group) < 2:
-        yield from group
-        return
-    named = [(each.called.path, each.called.means) for each in group if each.called]
-    for path, _, means in folded(named):
-        called = group[0].called
-        assert called is not None
-        seen = tuple(
-            found
-            for each in group
-            if each.called and each.called.means == means
-            for found in each.seen
-        )
-        yield Line(replace(called, path=path, means=means), seen, ())
+    for _, group in groupby(lines, key):
+        together = list(group)
+        if len(together) < 2:
+            yield from together
+            continue
+        named = [(each.called.path, each.called.means) for each in together if each.called]
+        for path, _, means in folded(named):
+            alike = [each for each in together if each.called and each.called.means == means]
+            seen = tuple(found for each in alike for found in each.seen)
+            first = alike[0].called
+            assert first is not None
+            yield Line(replace(first, path=path, means=means), seen)
 
 
 def _meaning(called: Called) -> Text:
     text = Text()
     if called.kind == "module":
-        text.append(printable(called.path), "").append(f"  {printable(called.means)}", "cyan")
+        text.append(printable(called.path)).append(f"  {printable(called.means)}", "cyan")
     elif called.kind == "run time":
         text.append("known at run time", "yellow")
-        if called.means:
-            text.append(f": {printable(called.means)}", "dim")
+        text.append(f": {printable(called.means)}" if called.means else "", "dim")
     elif called.operator:
         text.append(called.operator)
+        text.append("  guessed" if called.certainty == "guessed" else "", "yellow")
     elif called.source is not None:
-        text.append(
-            f"{short_file(called.source.file).rpartition('/')[2]}:{called.source.line}", "dim"
-        )
-        if not called.inner:
-            text.append("  not read", "dim")
-    if called.certainty == "guessed" and called.operator:
-        text.append("  guessed", "yellow")
+        file = short_file(called.source.file).rpartition("/")[2]
+        text.append(f"{file}:{called.source.line}", "dim")
+        text.append("" if called.inner else "  not read", "dim")
     return text
 
 
-def _remark(line: Line, observed: bool) -> Text:
-    if not observed or (line.called is not None and line.inner):
-        return Text()
-    if not line.seen:
-        return Text("" if line.unclear else "not seen", "dim")
-    return _seen_text(line.seen)
+def _ran(seen: Sequence[Seen]) -> Text:
+    """Which function a choice at run time has come to, and what that did."""
+    text = Text("  → ", "green")
+    frame = next((each.via[0] for each in seen if each.via), None)
+    if frame is not None:
+        file = short_file(frame.file).rpartition("/")[2]
+        text.append(printable(frame.name), "default").append(f" {file}:{frame.line}  ", "dim")
+    return text.append(_most(seen), "default")
 
 
-def _seen_text(seen: Sequence[Seen], word: str = "") -> Text:
-    """What was observed of one call: an operator's operands and what it calls, or, of a module
-    that calls many, the most frequent."""
-    text = Text("→ ", "green").append(word, "dim")
-    modules = [each for each in seen if each.class_name]
-    if len(seen) > 1 and not modules:
-        return text.append(_most([each.name for each in seen]), "default")
-    if not modules:
-        return text.append(_operator_text(seen[0]), "default")
-    operators, inner = _counted([found for each in modules for found in each.inner])
-    if operators == 1 and not inner:
-        (only,) = modules[0].inner
-        return text.append(f"{only.name} {_operator_text(only)}", "default")
-    names = [each.name for module in modules for each in _python_operators(module.inner)]
+def _inside(modules: Sequence[Seen]) -> Text:
+    """What modules did: a single operator with its operands, else how many of which."""
     times = f"{len(modules):,} times, " if len(modules) > 1 else ""
-    return text.append(f"{times}{_most(names)}", "default")
+    inner = [found for each in modules for found in each.inner]
+    if len(inner) == 1 and not inner[0].class_name:
+        return Text(f"{inner[0].name} {_operands(inner)}", "default")
+    return Text(f"{times}{_most(inner)}", "default")
+
+
+def _named(seen: Sequence[Seen], word: str) -> Text:
+    text = Text(word, "dim")
+    if len(seen) == 1 and not seen[0].class_name:
+        return text.append(f"{seen[0].name} {_operands(seen)}", "default")
+    return text.append(_most(seen), "default")
 
 
 def _python_operators(seen: Sequence[Seen]) -> Iterator[Seen]:
+    """Those that Python has called, in modules and out of them."""
     for each in seen:
         if each.class_name:
             yield from _python_operators(each.inner)
@@ -367,15 +432,20 @@ def _python_operators(seen: Sequence[Seen]) -> Iterator[Seen]:
             yield each
 
 
-def _most(names: Sequence[str]) -> str:
-    found = Counter(names).most_common()
-    words = [f"{number} {name}" if number > 1 else name for name, number in found[:_MOST]]
+def _most(seen: Sequence[Seen]) -> str:
+    """How often which operators ran, the most frequent named."""
+    found = Counter(each.name for each in _python_operators(seen)).most_common()
+    words = [f"{number:,} {name}" if number > 1 else name for name, number in found[:_MOST]]
     if len(found) > _MOST:
-        words.append(f"{sum(number for _, number in found[_MOST:])} more")
-    return ", ".join(words)
+        words.append(f"{sum(number for _, number in found[_MOST:]):,} more")
+    return ", ".join(words) or "no operators"
 
 
-def _operator_text(seen: Seen) -> str:
-    operands = " ".join(shape(each) for each in seen.shapes)
-    inner = [each.name for each in seen.inner if each.name not in _ALLOCATION]
-    return f"{operands} ({', '.join(inner)})".strip() if inner else operands or "seen"
+def _operands(seen: Sequence[Seen]) -> str:
+    """The operands of an operator and what it calls, of the first of several runs."""
+    first = seen[0]
+    words = [" ".join(shape(each) for each in first.shapes) or "no operands with dimensions"]
+    inner = [each.name for each in first.inner if each.name not in _ALLOCATION]
+    words += [f"({', '.join(inner)})"] if inner else []
+    words += [f"and {len(seen) - 1:,} more times"] if len(seen) > 1 else []
+    return " ".join(words)
