@@ -28,13 +28,14 @@ Given = tuple[Sequence[Any], Mapping[str, Any]]
 
 @command("call-path", "cp", options={"--run": "", "--script": ""}, completes=complete_paths)
 def call_path(dbg: ModPdb, arguments: Arguments) -> None:
-    """call-path [--run] [--script] TARGET [, INPUT …]
+    """call-path [--run] [--script] [TARGET [, INPUT …]]
 
     A module's call: hooks, forward, the calls in it, operators, kernels.
 
-    TARGET is an expression that gives a module or a function, or a module's path; INPUT are the
-    arguments of the call, as they would be typed in its brackets (call-path self.mlp, x). With
-    them, what is known of the layer is predicted, and branches that they decide are followed.
+    TARGET is an expression that gives a module or a function, or a module's path, else what the
+    frame holds; INPUT are the arguments of the call, as they would be typed in its brackets
+    (call-path self.mlp, x). With them, what a layer that is known will do is predicted, and
+    branches that they decide are followed.
     --run makes the call in a forked copy of the process and shows the operators that were
     observed; random state, gradients, hooks, buffers and caches stay as they are here, but files
     that it writes and memory that processes share do not. --script asks torch.jit.script there
@@ -44,8 +45,6 @@ def call_path(dbg: ModPdb, arguments: Arguments) -> None:
     from modpdb.probes._torch import torch_or_none
 
     text, written = split_target(arguments.target)
-    if not text:
-        raise UsageError("call-path needs a module or a function: call-path self.mlp, x")
     if torch_or_none() is None:
         raise UsageError(
             "call-path is about torch's modules, and the script has not imported torch"
@@ -55,9 +54,9 @@ def call_path(dbg: ModPdb, arguments: Arguments) -> None:
     try:
         data = probe.call_path(target, path, given, owner)
     except TypeError as error:
-        raise UsageError(f"{text}: {error}") from None
-    run = _run(dbg, target, given, text) if arguments.options.get("--run") else None
-    scripted = _script(dbg, target, text) if arguments.options.get("--script") else None
+        raise UsageError(f"{path}: {error}") from None
+    run = _run(dbg, target, given, path) if arguments.options.get("--run") else None
+    scripted = _script(dbg, target, path) if arguments.options.get("--script") else None
     from modpdb.views.call_path import call_path as view
 
     dbg.show(view(data, run, scripted))
@@ -67,7 +66,7 @@ def _target(dbg: ModPdb, target: Typed) -> tuple[Any, str, Any]:
     """What is asked about, the path to show, and the module that holds it, where it is known."""
     if target.module is not None:
         return target.module, target.text, None
-    if not target.refusal.startswith(", and as Python"):
+    if target.is_value:
         if is_a(target.value, type):
             name = class_name(target.value)
             raise UsageError(f"{name} is a class: call-path needs a module made of it")
@@ -80,10 +79,12 @@ def _target(dbg: ModPdb, target: Typed) -> tuple[Any, str, Any]:
         )
     if held.where:
         dbg.message(printable(held.where))
-    found = matching_modules(held, target)
+    found = matching_modules(held, target) if target.text else list(held.roots)
     if len(found) > 1:
         some = ", ".join(path for path, _ in found[:3])
-        raise UsageError(f"{target.text!r} means {len(found)} modules, call-path shows one: {some}")
+        raise UsageError(
+            f"call-path shows one module, and {len(found)} are meant: {some}{', …' if len(found) > 3 else ''}"
+        )
     path, module = found[0]
     return module, path, _owner(held, path)
 

@@ -21,14 +21,13 @@ from modpdb.probes.known_calls import (
 from modpdb.probes.linear_branch import Branch, kinds_of_input, surroundings
 from modpdb.probes.linear_layer import (
     Hook,
-    child,
     class_names,
     held_in,
     hooks_of,
     operand,
     registered,
 )
-from modpdb.probes.module_state import is_module
+from modpdb.probes.module_state import is_initialised, is_module, uncompiled
 from modpdb.probes.source_names import MISSING, undecorated
 
 
@@ -67,6 +66,7 @@ class CallPath:
     prediction: Prediction | None
     by_input: tuple[tuple[str, Branch], ...] = ()
     notes: tuple[str, ...] = ()
+    initialised: bool = True  # whether nn.Module.__init__ has run
 
 
 def call_path(
@@ -83,7 +83,7 @@ def call_path(
     if not is_module(target):
         return _of_function(target, path, given)
     forward, function = _forward(target)
-    inner = child(target, "_orig_mod") if forward.state == "compiled" else target
+    inner = uncompiled(target)
     reading = _reading(function, inner, given, forward.state)
     call = class_attribute(type(target), "__call__")
     torch = torch_or_none()
@@ -103,6 +103,7 @@ def call_path(
         prediction=None if given is None else predicted(target, *given),
         by_input=_by_input(target) if given is None else (),
         notes=tuple(_notes(target, given)),
+        initialised=is_initialised(target),
     )
 
 
@@ -148,9 +149,8 @@ def _class_name(module: Any) -> str:
 def _forward(module: Any) -> tuple[Forward, Any]:
     """Where a call of *module* goes, and the function with the source, MISSING without one."""
     torch = torch_or_none()
-    inner = child(module, "_orig_mod")
-    name = class_name(type(module))
-    if name == "OptimizedModule" and inner is not None:
+    inner = uncompiled(module)
+    if inner is not module:
         forward, function = _forward(inner)
         return Forward(forward.source, "compiled", forward.wrappers), function
     if is_a(module, torch.jit.ScriptModule):

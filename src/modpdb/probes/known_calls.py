@@ -94,7 +94,11 @@ def predicted(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Pr
         ops = (Op("linear", branch.ops),) if branch.ops else ()
         return Prediction(known, Branch(branch.certainty, branch.reason, ops))
     if known == "MultiheadAttention":
-        return _multihead(target, own)
+        tensors = [own[each] for each in ("query", "key", "value")]
+        tensors += [
+            each for each in (own["attn_mask"], own["key_padding_mask"]) if each is not None
+        ]
+        return _multihead(target, own) if all(is_a(t, torch.Tensor) for t in tensors) else None
     if around.autocast:
         return Prediction(known, Branch("not known", f"autocast to {around.autocast} is on"))
     if type(x) not in (torch.Tensor, torch.nn.Parameter):

@@ -20,9 +20,9 @@ from modpdb.probes.builtins import Source
 from modpdb.probes.forked import ForkFailed, error_line, in_fork
 from modpdb.probes.known_calls import Prediction, predicted
 from modpdb.probes.linear_branch import intercepted
-from modpdb.probes.linear_layer import child
-from modpdb.probes.module_state import entries, is_module, named_modules
+from modpdb.probes.module_state import entries, is_module, named_modules, uncompiled
 from modpdb.probes.profiling import Event, events
+from modpdb.probes.tensors import local_tensor
 
 _MARK = "modpdb module "  # a range of the profiler that is a module's call, by number
 _FRAME = re.compile(r"(.*)\((\d+)\): (.*)", re.DOTALL)
@@ -88,8 +88,7 @@ def missing_arguments(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any
     if is_module(target):
         function = instance_dict(target).get("forward")
         if function is None and not is_a(target, torch.jit.ScriptModule):
-            inner = child(target, "_orig_mod")
-            function = class_attribute(type(target if inner is None else inner), "forward")
+            function = class_attribute(type(uncompiled(target)), "forward")
             args = (target, *args)
     if not is_a(function, types.FunctionType) and not is_a(function, types.MethodType):
         return ""
@@ -110,7 +109,10 @@ def _cannot_run(target: Any, given: Any) -> str:
     watcher = "a profiler is on" if torch.autograd._profiler_enabled() else intercepted()
     if watcher:
         return f"{watcher} and would see the run"
-    devices = {str(tensor.device) for tensor in _tensors(target, given)}
+    tensors = list(_tensors(target, given))
+    if any(local_tensor(each) is not None for each in tensors):
+        return "its tensors are sharded, and one copy of one process cannot run them"
+    devices = {str(torch._C.TensorBase.device.__get__(each)) for each in tensors}
     away = sorted(each for each in devices if each.partition(":")[0] not in ("cpu", "meta"))
     if away:
         return f"{', '.join(away)} cannot be used in a forked copy of the process"
@@ -124,12 +126,12 @@ def _tensors(target: Any, given: Any) -> Iterator[Any]:
             yield from (
                 value
                 for _, value in entries(instance_dict(module), registry)
-                if isinstance(value, torch.Tensor)
+                if is_a(value, torch.Tensor)
             )
     pending = [given]
     while pending:
         value = pending.pop()
-        if issubclass(type(value), torch.Tensor):
+        if is_a(value, torch.Tensor):
             yield value
         elif type(value) in (tuple, list):
             pending.extend(value)
@@ -154,12 +156,12 @@ def _observed(
     def modpdb_run() -> None:
         try:
             given.append((target(*args, **kwargs), ""))
-        except Exception as problem:  # whatever it raises, it is what was observed
+        except BaseException as problem:  # whatever it raises, it is what was observed
             given.append((None, error_line(problem)))
 
     found = events(modpdb_run, details=True)
     result, error = given[0]
-    modules = list(named_modules(target)) if is_module(target) else []
+    modules = list(named_modules(uncompiled(target))) if is_module(target) else []
     paths = {id(module): path for path, module in reversed(modules)}
     named = [(paths.get(id(each), ""), class_name(type(each))) for each in called]
     seen = _Telling(named, modpdb_run.__code__, code).all_of(_inside(found))
@@ -253,7 +255,7 @@ def _is_machinery(frame: Source) -> bool:
 def _summary(value: Any, depth: int = 0) -> str:
     """The type of a result, and the shapes of the tensors in it; nothing of it is called."""
     torch = torch_or_none()
-    if issubclass(type(value), torch.Tensor):
+    if is_a(value, torch.Tensor):
         return f"{class_name(type(value))} {list(value.shape)}"
     if type(value) in (tuple, list) and depth < 2:
         inner = ", ".join(_summary(each, depth + 1) for each in list(value)[:4])

@@ -32,7 +32,6 @@ from modpdb.views.way import (
     op_text,
     ops_text,
     place,
-    short_class,
     short_file,
 )
 
@@ -46,7 +45,9 @@ _ALLOCATION = frozenset({"as_strided", "empty", "empty_strided", "empty_like", "
 _MOST = 4  # operators that are named of a module that calls many
 _INDENT = "  "
 _WIDEST = 38  # of a call's text, beside which there is room for what it means
-_HELP = "not predicted: --run with INPUT observes it; --script asks TorchScript"
+_HELP = "not predicted: --run observes it, --script tries TorchScript"
+_HELP_KNOWN = "INPUT lets it be predicted, --run observes it"
+_LISTED = 30  # operators that are listed one by one where no source tells them apart
 
 
 def call_path(
@@ -57,7 +58,7 @@ def call_path(
     if data.held_in:
         way.append(("attribute", [Text(printable(data.held_in))]))
     if data.classes:
-        way.append(("class", [Text(" → ".join(map(_class, data.classes)))]))
+        way.append(("class", [Text(_classes(data.classes))]))
         way.append(("call", _call(data)))
     if data.forward.state != "missing" and data.forward.source.file:
         way.append(("forward" if data.classes else "function", _forward(data)))
@@ -79,14 +80,21 @@ def _title(data: CallPath) -> Text:
     return title.append(f"   {printable(data.class_name)}", "not bold cyan")
 
 
-def _class(name: str) -> str:
-    """nn.Module, and others without their module: where `forward` is says which file."""
-    short = short_class(name)
-    return short if short.startswith("nn.") else short.rpartition(".")[2]
+def _classes(names: Sequence[str]) -> str:
+    """Without their modules, since the file of `forward` says which is meant; two of one name
+    in full."""
+    short = [name.rpartition(".")[2] for name in names]
+    shown = [
+        name if short.count(own) > 1 else f"nn.{own}" if name.startswith("torch.nn.") else own
+        for name, own in zip(names, short, strict=True)
+    ]
+    return printable(" → ".join(shown))
 
 
 def _call(data: CallPath) -> Lines:
     lines = list(hooked_call(data.hooks))
+    if not data.initialised:
+        return [Text("before super().__init__(): a call raises AttributeError", "yellow")]
     if data.call is not None:
         own = Text("by a __call__ of its own: ", "yellow").append_text(place(data.call))
         lines.insert(0, own)
@@ -152,7 +160,7 @@ def _branch(data: CallPath, run: Run | None) -> Lines:
         lines += _predicted(data.prediction)
     if run is None:
         if data.prediction is None and not data.by_input:
-            lines.append(Text(_HELP, "dim"))
+            lines.append(Text(_HELP_KNOWN if data.layer else _HELP, "dim"))
         return lines
     if run.not_run:
         return [*lines, Text(f"not run: {printable(run.not_run)}", "yellow")]
@@ -162,7 +170,8 @@ def _branch(data: CallPath, run: Run | None) -> Lines:
 
 def _listed(data: CallPath) -> bool:
     """Whether its operators are few and all known: then they are listed as they are nested."""
-    return not data.classes or (data.prediction is not None and bool(data.prediction.branch.ops))
+    predicted = data.prediction is not None and bool(data.prediction.branch.ops)
+    return predicted or not data.reading.calls
 
 
 def _predicted(prediction: Prediction) -> list[RenderableType]:
@@ -182,14 +191,16 @@ def _observed(data: CallPath, run: Run) -> Lines:
     head.append(f" → {printable(run.result)}" if run.result else "", "default")
     lines: list[RenderableType] = [head]
     if _listed(data):
-        lines += [Text(f"  {op_text(as_op(each))}") for each in run.seen]
+        lines += [Text(f"  {op_text(as_op(each))}") for each in run.seen[:_LISTED]]
+        if len(run.seen) > _LISTED:
+            lines.append(Text(f"  and {_most(run.seen[_LISTED:])}", "dim"))
     for word in _attention_words(run.seen):
         lines.append(Text(f"attention: {word}", "green"))
     if run.error:
         lines.append(Text(f"it raised {printable(run.error)}", "red"))
     if run.prediction is not None and run.prediction.branch.certainty != "not known":
         lines += _agreement(data.prediction, run.prediction, run)
-    forked = "run in a forked copy, on one thread: nothing has changed here"
+    forked = "run in a forked copy, on one thread: memory here is as it was"
     lines.append(Text(forked, "dim"))
     return lines
 
@@ -268,6 +279,8 @@ class _Row:
 def _calls(data: CallPath, run: Run | None) -> Iterator[RenderableType]:
     if data.reading.problem:
         yield Text(f"not read: {printable(data.reading.problem)}", "yellow")
+    elif not data.reading.calls and data.classes:
+        yield Text("its source calls nothing of torch's", "dim")
     told = run is not None and not run.not_run and not _listed(data)
     lines = matched(data.reading.calls, run.seen if run is not None and told else ())
     if not lines:
@@ -316,7 +329,10 @@ class _Listing:
         for line in _folded(lines):
             called = line.called
             if called is None:
-                number, last = line.seen[0].line, line.seen[0].line
+                number, last = (
+                    (line.seen[0].line if line.seen[0].line != last else 0),
+                    line.seen[0].line,
+                )
                 yield _Row(number, Text(_INDENT * level), _named(line.seen, "also "))
                 continue
             if self._told and called.under and not line.seen and not line.unclear:
@@ -333,7 +349,8 @@ class _Listing:
 
     def _what(self, line: Line) -> Text:
         assert line.called is not None
-        what = _meaning(line.called)
+        certain = replace(line.called, certainty="read") if line.seen else line.called
+        what = _meaning(certain)
         if self._told and line.seen and line.called.kind == "run time":
             return Text("known at run time", "yellow").append_text(_ran(line.seen))
         if not self._told or line.unclear or (line.seen and line.inner):
@@ -444,7 +461,7 @@ def _most(seen: Sequence[Seen]) -> str:
 def _operands(seen: Sequence[Seen]) -> str:
     """The operands of an operator and what it calls, of the first of several runs."""
     first = seen[0]
-    words = [" ".join(shape(each) for each in first.shapes) or "no operands with dimensions"]
+    words = [" ".join(shape(each) for each in first.shapes) or "seen"]
     inner = [each.name for each in first.inner if each.name not in _ALLOCATION]
     words += [f"({', '.join(inner)})"] if inner else []
     words += [f"and {len(seen) - 1:,} more times"] if len(seen) > 1 else []
