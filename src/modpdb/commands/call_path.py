@@ -81,10 +81,8 @@ def _target(dbg: ModPdb, target: Typed) -> tuple[Any, str, Any]:
         dbg.message(printable(held.where))
     found = matching_modules(held, target) if target.text else list(held.roots)
     if len(found) > 1:
-        some = ", ".join(path for path, _ in found[:3])
-        raise UsageError(
-            f"call-path shows one module, and {len(found)} are meant: {some}{', …' if len(found) > 3 else ''}"
-        )
+        some = ", ".join([path for path, _ in found[:3]] + ["…"] * (len(found) > 3))
+        raise UsageError(f"call-path shows one module, and {len(found)} are meant: {some}")
     path, module = found[0]
     return module, path, _owner(held, path)
 

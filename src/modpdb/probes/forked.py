@@ -76,6 +76,7 @@ def _child(call: Callable[[], Any], writing: int) -> None:
         nowhere = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(nowhere, stream)
+        sys.stdout = sys.stderr = open(nowhere, "w", encoding="utf-8")  # noqa: SIM115
         try:
             answer = pickle.dumps(("", call()))
         except BaseException as problem:

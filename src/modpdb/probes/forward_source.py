@@ -89,10 +89,14 @@ class Called:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The calls of a function, or why its source was not read."""
+    """The calls of a function, or why its source was not read.
+
+    gives_tensor: whether each of its returns gives one tensor.
+    """
 
     calls: tuple[Called, ...] = ()
     problem: str = ""
+    gives_tensor: bool = False
 
 
 def read_calls(
@@ -117,7 +121,7 @@ def read_calls(
     place = Place(function, owner)
     try:
         reader = _Reader(Scope(place, parameters(tree, place, given)), depth)
-        return Reading(tuple(reader.body_of(tree)))
+        return Reading(tuple(reader.body_of(tree)), gives_tensor=reader.gives_tensor)
     except RecursionError:
         return Reading(problem=f"the source of {source_of(function).name} is nested too deeply")
 
@@ -130,6 +134,7 @@ class _Reader:
         self._depth = depth
         self._under: tuple[str, ...] = ()
         self._found: list[Called] = []
+        self._returned: list[Any] = []
         self._torch = torch_or_none()
         owner = scope.place.owner
         modules = list(named_modules(owner)) if is_module(owner) else []
@@ -138,6 +143,11 @@ class _Reader:
     def body_of(self, tree: ast.FunctionDef | ast.AsyncFunctionDef) -> list[Called]:
         self._statements(tree.body)
         return self._found
+
+    @property
+    def gives_tensor(self) -> bool:
+        returned = [is_tensor(each, self._torch) for each in self._returned]
+        return bool(returned) and all(returned)
 
     # -- statements --------------------------------------------------------------------------
 
@@ -173,7 +183,9 @@ class _Reader:
                     self._statements(part)
             case ast.Raise() | ast.Assert():
                 pass  # what only a failure would call
-            case ast.Expr() | ast.Return() if node.value is not None:
+            case ast.Return() if node.value is not None:
+                self._returned.append(self._value(node.value))
+            case ast.Expr():
                 self._value(node.value)
 
     def _if(self, node: ast.If) -> None:
@@ -275,7 +287,7 @@ class _Reader:
 
     def _attribute(self, node: ast.Attribute) -> Any:
         held = self._value(node.value)
-        if isinstance(held, StandIn) or is_tensor(held, self._torch):
+        if type(held) is StandIn or is_tensor(held, self._torch):
             return held if node.attr in ("T", "mT", "H", "mH", "real", "imag", "data") else MISSING
         return attribute(held, node.attr)
 
@@ -332,7 +344,7 @@ class _Reader:
         function = node.func
         if isinstance(function, ast.Attribute):
             held = self._value(function.value)
-            target = MISSING if isinstance(held, StandIn) else attribute(held, function.attr)
+            target = MISSING if type(held) is StandIn else attribute(held, function.attr)
             if isinstance(function.value, ast.Call) and _text(function.value) == "super()":
                 target = self._scope.place.inherited(function.attr)
         else:
@@ -341,9 +353,9 @@ class _Reader:
         named = {each.arg or "**": self._value(each.value) for each in node.keywords}
         if isinstance(function, ast.Attribute) and self._is_method(held, function.attr):
             return self._method(node, function.attr, is_tensor(held, self._torch))
-        if isinstance(target, Each):
+        if type(target) is Each:
             return self._modules(node, target.modules)
-        if isinstance(target, Chosen):
+        if type(target) is Chosen:
             self._note(node, "run time", means=f"line {target.line}: {target.text}")
             return Chosen(node.lineno, _brief(node))
         if is_module(target):
@@ -356,9 +368,10 @@ class _Reader:
 
     def _is_method(self, held: Any, name: str) -> bool:
         """Whether `held.name(…)` is a tensor's method, as far as can be told."""
-        if self._may_be_tensor(held):
+        if is_tensor(held, self._torch):
             return True
-        return isinstance(held, Chosen) and name not in PLAIN and is_operator(f"aten::{name}")
+        unsure = held is MAYBE or type(held) is Chosen
+        return unsure and name not in PLAIN and is_operator(f"aten::{METHODS.get(name, name)}")
 
     def _modules(self, node: ast.Call, modules: tuple[tuple[str, Any], ...]) -> Any:
         for name, module in modules:
@@ -369,8 +382,6 @@ class _Reader:
     def _method(self, node: ast.Call, name: str, known: bool) -> Any:
         aten = METHODS.get(name, name)
         if name in ANSWERED or not is_operator(f"aten::{aten}"):
-            return MISSING
-        if not known and name in PLAIN:
             return MISSING
         self._note(node, "method", certainty="read" if known else "guessed", operator=aten)
         return MISSING if name in LEAVES_TENSORS else TENSOR if known else MAYBE
@@ -397,13 +408,14 @@ class _Reader:
             return MISSING
         if owner is MISSING and self._is_called_on_owner(node.func):
             owner = self._scope.place.owner
-        made = TENSOR if own else Chosen(node.lineno, _brief(node))
+        made: Any = TENSOR if own else Chosen(node.lineno, _brief(node))
         reading = Reading()
         if self._depth > 0:
             starred = any(isinstance(each, ast.Starred) for each in node.args) or "**" in given[1]
             reading = read_calls(target, owner, None if starred else given, self._depth - 1)
             if not reading.calls and not reading.problem:
                 return made  # it computes no tensor
+            made = TENSOR if reading.gives_tensor else made
         elif not any(self._may_be_tensor(each) for each in (*given[0], *given[1].values())):
             return made
         operator = target.__name__ if own and is_operator(f"aten::{target.__name__}") else ""

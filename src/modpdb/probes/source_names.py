@@ -157,7 +157,8 @@ def attribute(owner: Any, name: str) -> Any:
                     return value
     if type(found) is staticmethod:
         return found.__func__
-    return found if type(found) is types.FunctionType else MISSING
+    plain = found is not MISSING and class_attribute(type(found), "__get__") is None
+    return found if plain or type(found) is types.FunctionType else MISSING
 
 
 def says_tensor(annotation: ast.expr | None) -> bool:

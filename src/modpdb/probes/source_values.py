@@ -50,12 +50,12 @@ class Each:
 
 def is_object(value: Any) -> bool:
     """Whether it is an object of the program, and nothing that stands for one."""
-    return value is not MISSING and not isinstance(value, StandIn | Chosen | Each)
+    return value is not MISSING and type(value) not in (StandIn, Chosen, Each)
 
 
 def element_of(held: Any) -> Any:
     """What indexing or looping over *held* gives: of a container of modules, each of them."""
-    if isinstance(held, StandIn | Each):
+    if type(held) in (StandIn, Each):
         return held
     if is_object(held) and is_module(held):
         children = entries(instance_dict(held), "_modules")
@@ -67,9 +67,9 @@ def parts_of(value: Any, number: int) -> list[Any]:
     """What each of *number* names gets where *value* is unpacked."""
     if type(value) in (tuple, list) and len(value) == number:
         return list(value)
-    if isinstance(value, StandIn):
+    if type(value) is StandIn:
         return [MAYBE] * number
-    return [value if isinstance(value, Chosen) else MISSING] * number
+    return [value if type(value) is Chosen else MISSING] * number
 
 
 def parameters(
