@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from modpdb.probes.forward_source import Called, read_calls
+from modpdb.probes.forward_source import read_calls
+from modpdb.probes.source_calls import Called
 from modpdb.probes.source_names import MISSING
 
 
@@ -59,8 +60,8 @@ class Block(nn.Module):
             x = self.extra(x)
         if cache is not None:
             x = cache.update(x)
-        for i, layer in enumerate(self.layers[:n]):
-            x = layer(x)
+        for at, layer in enumerate(self.layers[:n]):
+            x = layer(x, at)
         x = self.inner(self.helper(x)).view(-1)
         chosen = self.pick()
         self.computed(x)
@@ -77,7 +78,7 @@ def test_the_calls_of_a_forward_in_the_order_of_evaluation():
         *("run time", "run time", "matmul", "add"),
     ]
     loop = next(each for each in calls if each.path == "layers.0")
-    assert loop.under == ("for i, layer in enumerate(self.layers[:n])",)
+    assert loop.under == ("for at, layer in enumerate(self.layers[:n])",)
     computed, chosen = [each for each in calls if each.kind == "run time"]
     assert computed.text == "self.computed(x)"
     assert chosen.means.endswith("self.pick()")
@@ -183,10 +184,7 @@ def test_a_local_assigned_further_down_a_loop_decides_nothing():
     def looped(x):
         first = None
         for _ in range(3):
-            if first is None:
-                x = x.exp()
-            else:
-                x = x.neg()
+            x = x.exp() if first is None else x.neg()
             first = 1
         return x
 

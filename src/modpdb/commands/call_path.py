@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from modpdb.commands.registry import Arguments, UsageError, command
@@ -22,8 +21,7 @@ from modpdb.views.text import printable
 
 if TYPE_CHECKING:
     from modpdb.debugger import ModPdb
-
-Given = tuple[Sequence[Any], Mapping[str, Any]]
+    from modpdb.probes.source_calls import Given
 
 
 @command("call-path", "cp", options={"--run": "", "--script": ""}, completes=complete_paths)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from modpdb.probes._static import class_attribute, class_name, instance_dict, is_a
 from modpdb.probes._torch import torch_or_none
 from modpdb.probes.builtins import Operator, Source, operator, source_of
-from modpdb.probes.forward_source import Called, Reading, read_calls
+from modpdb.probes.forward_source import read_calls
 from modpdb.probes.known_calls import (
     Prediction,
     attention_backends,
@@ -28,6 +28,7 @@ from modpdb.probes.linear_layer import (
     registered,
 )
 from modpdb.probes.module_state import is_initialised, is_module, uncompiled
+from modpdb.probes.source_calls import Called, Given, Reading
 from modpdb.probes.source_names import MISSING, undecorated
 
 
@@ -72,7 +73,7 @@ class CallPath:
 def call_path(
     target: Any,
     path: str = "",
-    given: tuple[Sequence[Any], Mapping[str, Any]] | None = None,
+    given: Given | None = None,
     owner: Any = None,
 ) -> CallPath:
     """The way of `target(*args, **kwargs)`; nothing of it is run.
@@ -107,9 +108,7 @@ def call_path(
     )
 
 
-def _of_function(
-    function: Any, path: str, given: tuple[Sequence[Any], Mapping[str, Any]] | None
-) -> CallPath:
+def _of_function(function: Any, path: str, given: Given | None) -> CallPath:
     torch = torch_or_none()
     plain = function.__func__ if is_a(function, types.MethodType) else function
     if not is_a(plain, types.FunctionType) and not is_a(plain, types.BuiltinFunctionType):
@@ -175,7 +174,7 @@ def _wrappers(around: Sequence[types.CodeType]) -> tuple[Source, ...]:
 def _reading(
     function: Any,
     module: Any,
-    given: tuple[Sequence[Any], Mapping[str, Any]] | None,
+    given: Given | None,
     state: str,
 ) -> Reading:
     if state == "scripted":

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import ast
 import types
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from modpdb.probes._static import class_name, instance_dict, is_a
 from modpdb.probes._torch import torch_or_none
-from modpdb.probes.builtins import Source, is_operator, source_of
+from modpdb.probes.builtins import is_operator, source_of
 from modpdb.probes.module_state import is_module, named_modules
+from modpdb.probes.source_calls import Called, Given, Kind, Reading
 from modpdb.probes.source_names import (
     MISSING,
     Place,
@@ -38,6 +37,7 @@ from modpdb.probes.source_operators import (
     UNARY,
     UPDATES,
 )
+from modpdb.probes.source_text import brief, loop_names, quoted
 from modpdb.probes.source_values import (
     MAYBE,
     TENSOR,
@@ -52,51 +52,8 @@ from modpdb.probes.source_values import (
     truth,
 )
 
-Given = tuple[Sequence[Any], Mapping[str, Any]]
-Kind = Literal["module", "function", "builtin", "method", "operator", "run time"]
-Certainty = Literal["read", "guessed"]
-
 # torch functions that ask and compute no tensor begin so.
 _QUERIES = ("is_", "get_", "has_", "_verify", "_none_or")
-_TEXT = 120  # characters kept of a condition or a choice
-_BRIEF = 34  # and of a call
-
-
-@dataclass(frozen=True, slots=True)
-class Called:
-    """One call that the source makes.
-
-    text: its source, with … for the calls within it. line, end: where it stands in its file.
-    under: the conditions and loops around it, outermost first. operator: "aten::view" where the
-    dispatcher has one of that name, else "". means: the class of a module, the qualified name of
-    a function, or where a choice was made that only running tells. path: a module's. source: of
-    a Python function; inner: the calls in that. guessed: by the name alone, since what it is
-    called on is not known to be a tensor.
-    """
-
-    kind: Kind
-    text: str
-    line: int
-    end: int
-    under: tuple[str, ...] = ()
-    certainty: Certainty = "read"
-    means: str = ""
-    operator: str = ""
-    path: str = ""
-    source: Source | None = None
-    inner: tuple[Called, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """The calls of a function, or why its source was not read.
-
-    gives_tensor: whether each of its returns gives one tensor.
-    """
-
-    calls: tuple[Called, ...] = ()
-    problem: str = ""
-    gives_tensor: bool = False
 
 
 def read_calls(
@@ -196,17 +153,17 @@ class _Reader:
             self._statements(node.body if outcome else node.orelse)
             return
         self._value(node.test)
-        self._inside(f"if {_text(node.test)}", node.body)
-        self._inside(f"unless {_text(node.test)}", node.orelse)
+        self._inside(f"if {quoted(node.test)}", node.body)
+        self._inside(f"unless {quoted(node.test)}", node.orelse)
 
     def _loop(self, node: ast.For | ast.AsyncFor | ast.While) -> None:
         self._scope.loops += 1
         if isinstance(node, ast.While):
             self._value(node.test)
-            header = f"while {_text(node.test)}"
+            header = f"while {quoted(node.test)}"
         else:
             self._assign_element(node.target, node.iter)
-            header = f"for {_names(node.target)} in {_text(node.iter)}"
+            header = f"for {loop_names(node.target)} in {quoted(node.iter)}"
         self._inside(header, node.body)
         self._scope.loops -= 1
         self._statements(node.orelse)
@@ -297,9 +254,9 @@ class _Reader:
             return self._value(node.body if outcome else node.orelse)
         self._value(node.test)
         before = self._under
-        self._under = (*before, f"if {_text(node.test)}")
+        self._under = (*before, f"if {quoted(node.test)}")
         first = self._value(node.body)
-        self._under = (*before, f"unless {_text(node.test)}")
+        self._under = (*before, f"unless {quoted(node.test)}")
         second = self._value(node.orelse)
         self._under = before
         tensors = [each for each in (first, second) if self._may_be_tensor(each)]
@@ -311,7 +268,7 @@ class _Reader:
         before = self._under
         for part in node.generators:
             self._assign_element(part.target, part.iter)
-            header = f"for {_names(part.target)} in {_text(part.iter)}"
+            header = f"for {loop_names(part.target)} in {quoted(part.iter)}"
             self._under = (*self._under, header)
         elements = [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
         for each in elements:
@@ -345,7 +302,7 @@ class _Reader:
         if isinstance(function, ast.Attribute):
             held = self._value(function.value)
             target = MISSING if type(held) is StandIn else attribute(held, function.attr)
-            if isinstance(function.value, ast.Call) and _text(function.value) == "super()":
+            if isinstance(function.value, ast.Call) and quoted(function.value) == "super()":
                 target = self._scope.place.inherited(function.attr)
         else:
             held, target = MISSING, self._value(function)
@@ -357,7 +314,7 @@ class _Reader:
             return self._modules(node, target.modules)
         if type(target) is Chosen:
             self._note(node, "run time", means=f"line {target.line}: {target.text}")
-            return Chosen(node.lineno, _brief(node))
+            return Chosen(node.lineno, brief(node))
         if is_module(target):
             return self._modules(node, ((self._paths.get(id(target), ""), target),))
         if is_a(target, types.BuiltinFunctionType):
@@ -408,7 +365,7 @@ class _Reader:
             return MISSING
         if owner is MISSING and self._is_called_on_owner(node.func):
             owner = self._scope.place.owner
-        made: Any = TENSOR if own else Chosen(node.lineno, _brief(node))
+        made: Any = TENSOR if own else Chosen(node.lineno, brief(node))
         reading = Reading()
         if self._depth > 0:
             starred = any(isinstance(each, ast.Starred) for each in node.args) or "**" in given[1]
@@ -434,12 +391,12 @@ class _Reader:
         named = self._scope.place.owner_name
         if not isinstance(function, ast.Attribute) or not named:
             return False
-        return _text(function.value) in (named, "super()")
+        return quoted(function.value) in (named, "super()")
 
     def _unknown(self, node: ast.Call, target: Any) -> Any:
         """A call of what only running tells; noted where it is a variable's or the owner's."""
         if is_object(target):
-            return MISSING if is_a(target, type) else Chosen(node.lineno, _brief(node))
+            return MISSING if is_a(target, type) else Chosen(node.lineno, brief(node))
         root: ast.expr = node.func
         while isinstance(root, ast.Attribute | ast.Subscript | ast.Call):
             root = root.func if isinstance(root, ast.Call) else root.value
@@ -447,7 +404,7 @@ class _Reader:
         name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
         if isinstance(root, ast.Name) and root.id in own and name not in PLAIN - UPDATES:
             self._note(node, "run time")
-        return Chosen(node.lineno, _brief(node))
+        return Chosen(node.lineno, brief(node))
 
     def _note(
         self, node: ast.stmt | ast.expr, kind: Kind, *, operator: str = "", **more: Any
@@ -457,47 +414,9 @@ class _Reader:
             line = node.func.end_lineno or line  # in a chain over several lines, its own
         name = f"aten::{operator}" if operator else ""
         end = node.end_lineno or line
-        text = _brief(node)
-        self._found.append(Called(kind, text, line, end, self._under, operator=name, **more))
+        self._found.append(Called(kind, brief(node), line, end, self._under, operator=name, **more))
 
 
 def _asks_for_override(test: ast.expr) -> bool:
     """`if has_torch_function(…)`: only for tensors of other classes than torch's own."""
-    return isinstance(test, ast.Call) and "has_torch_function" in _text(test.func)
-
-
-def _names(target: ast.expr) -> str:
-    """A loop's variables, without the brackets that ast.unparse puts round a tuple."""
-    return ", ".join(map(_text, target.elts)) if isinstance(target, ast.Tuple) else _text(target)
-
-
-def _brief(node: ast.AST) -> str:
-    """The source of a call without that of the calls within it: `x * torch.rsqrt(…)`."""
-    match node:
-        case ast.Call():
-            written = ", ".join(_text(each) for each in (*node.args, *node.keywords))
-            name = _operand(node.func)
-            if isinstance(node.func, ast.Attribute):
-                name = f"{_operand(node.func.value)}.{node.func.attr}"
-            whole = f"{name}({written})"
-            return whole if len(whole) <= _BRIEF and "(" not in written else f"{name}(…)"
-        case ast.BinOp():
-            return f"{_operand(node.left)} {_sign(node.op)} {_operand(node.right)}"
-        case ast.AugAssign():
-            return f"{_operand(node.target)} {_sign(node.op)}= {_operand(node.value)}"
-    return _text(node)
-
-
-def _sign(op: ast.operator) -> str:
-    return ast.unparse(ast.BinOp(ast.Name("a"), op, ast.Name("b")))[2:-2]
-
-
-def _operand(node: ast.expr) -> str:
-    """A name or the like as it is written, … for what has calls or operators in it."""
-    text = _text(node)
-    plain = isinstance(node, ast.Name | ast.Attribute | ast.Constant | ast.Subscript)
-    return text if plain and "(" not in text and len(text) <= _BRIEF else "…"
-
-
-def _text(node: ast.AST) -> str:
-    return ast.unparse(node)[:_TEXT]
+    return isinstance(test, ast.Call) and "has_torch_function" in quoted(test.func)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from modpdb.probes.forward_source import Called
 from modpdb.probes.known_calls import Prediction
 from modpdb.probes.linear_branch import Op
 from modpdb.probes.observing import Run, Seen
 from modpdb.probes.profiling import first_difference
+from modpdb.probes.source_calls import Called
 
 
 @dataclass(frozen=True, slots=True)
