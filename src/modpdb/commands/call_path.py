@@ -95,13 +95,12 @@ def _given(dbg: ModPdb, written: str) -> Given | None:
     if not written:
         return None
     try:
-        tree = ast.parse(f"f({written}\n)", mode="eval")
+        call = ast.parse(f"f({written}\n)", mode="eval").body
+        problem = ""
     except SyntaxError as error:
-        raise UsageError(
-            f"INPUT {written!r} cannot be the arguments of a call: {error.msg}"
-        ) from None
-    call = tree.body
-    assert isinstance(call, ast.Call)
+        call, problem = None, f": {error.msg}"
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):  # `x) + (x`
+        raise UsageError(f"INPUT {written!r} cannot be the arguments of a call{problem}")
     keys: list[ast.expr | None] = [
         None if each.arg is None else ast.Constant(each.arg) for each in call.keywords
     ]
