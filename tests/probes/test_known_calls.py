@@ -102,20 +102,21 @@ def test_norms(cls, dtype, of_weight, mode, batch, affine, over):
     st.sampled_from([1, 2]),
     st.sampled_from([1, 2]),
     st.sampled_from([0, 1, "same", "valid"]),
-    st.sampled_from([1, 3]),
+    st.sampled_from([1, 2, 3]),
     st.sampled_from(["zeros", "reflect", "circular"]),
+    st.integers(1, 7),
 )
 def test_convolutions(
-    cls, dtype, mode, batch, bias, groups, stride, dilation, padding, kernel, padding_mode
+    cls, dtype, mode, batch, bias, groups, stride, dilation, padding, kernel, padding_mode, size
 ):
     assume(not (padding == "same" and stride > 1))
     assume(padding_mode != "circular" or batch)
     options = {"groups": groups, "stride": stride, "dilation": dilation, "padding": padding}
     layer = cls(4, 4, kernel, bias=bias, padding_mode=padding_mode, **options).to(dtype)
-    spatial = [7] * (layer.weight.dim() - 2)
+    spatial = [size] * (layer.weight.dim() - 2)
     x = torch.randn(*([batch] if batch else []), 4, *spatial).to(dtype)
     with mode():
-        agree(layer, x)
+        agree(layer, x, certainty=("predicted", "refused"))
 
 
 @FEW
@@ -173,6 +174,9 @@ def test_scaled_dot_product_attention(dtype, mode, batch, dropout, masked, grad)
         (nn.LayerNorm(3), torch.zeros(2, 4), "the last dimensions must be [3]"),
         (nn.RMSNorm((2, 3)), torch.zeros(3), "the last dimensions must be [2, 3]"),
         (nn.Conv2d(1, 1, 1), torch.zeros(2, 2), "3-D or 4-D is wanted"),
+        (nn.Conv1d(1, 1, 3), torch.zeros(1, 1, 2), "Kernel size can't be greater"),
+        (nn.Conv2d(2, 2, 1), torch.zeros(1, 4, 3, 3), "to have 2 channels, but got 4"),
+        (nn.Conv1d(1, 1, 1), torch.zeros(1, 1, 2).double(), "float64 and float32"),
         (nn.Linear(3, 2), torch.zeros(2, 4), "4 features"),
     ],
 )
@@ -215,6 +219,9 @@ def test_what_is_not_known_is_said():
 
     x = torch.zeros(2, 3).as_subclass(Mine)
     assert predicted(nn.LayerNorm(3), (x,), {}).branch.certainty == "not known"
+    for odd in (torch.zeros(2, 3).to_sparse(), torch.zeros(2, 3).int(), torch.zeros(2, 3).cfloat()):
+        assert predicted(nn.LayerNorm(3), (odd,), {}).branch.certainty == "not known"
+        assert predicted(nn.Conv1d(2, 2, 1), (odd,), {}).branch.certainty == "not known"
     assert predicted(nn.LayerNorm(3), (), {}) is None
     assert predicted(nn.LayerNorm(3), (1,), {}) is None
     assert predicted(nn.MultiheadAttention(4, 2), (x, None, x), {}) is None

@@ -22,10 +22,7 @@ class ForkFailed(Exception):
 
 
 def in_fork(
-    call: Callable[[], Any],
-    *,
-    timeout: float = 300.0,
-    waiting: Callable[[], None] = lambda: None,
+    call: Callable[[], Any], *, timeout: float = 300, waiting: Callable[[], None] = lambda: None
 ) -> Any:
     """What *call* returns, run in a child with its output thrown away; it must be picklable.
 
@@ -35,8 +32,8 @@ def in_fork(
     only this one goes on in the child; a lock that another holds is never released there, and
     OpenMP's pool is gone, so that torch hangs unless *call* sets one thread first.
 
-    *waiting* is told when it takes more than a second. Raises ForkFailed where the system
-    cannot fork, *call* raises, the child dies or takes longer than *timeout* seconds.
+    *waiting* is told after a second. Raises ForkFailed where the system cannot fork, *call*
+    raises, the child dies or takes longer than *timeout* seconds.
     """
     if not hasattr(os, "fork"):
         raise ForkFailed("this system cannot fork a process")

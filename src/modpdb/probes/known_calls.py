@@ -101,9 +101,8 @@ def predicted(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Pr
         return _multihead(target, own) if all(is_a(t, torch.Tensor) for t in tensors) else None
     if around.autocast:
         return Prediction(known, Branch("not known", f"autocast to {around.autocast} is on"))
-    if type(x) not in (torch.Tensor, torch.nn.Parameter):
-        return Prediction(known, Branch("not known", f"the input is a {class_name(type(x))}"))
-    return _LAYERS[known](known, target, x)
+    why = _why_not_known(target, x)
+    return Prediction(known, Branch("not known", why)) if why else _LAYERS[known](known, target, x)
 
 
 def known_layer(target: Any) -> str | None:
@@ -118,6 +117,23 @@ def known_layer(target: Any) -> str | None:
         if forward is getattr(torch.nn, name).forward:
             return name
     return None
+
+
+def _why_not_known(layer: Any, x: Any) -> str:
+    torch = torch_or_none()
+    if type(x) not in (torch.Tensor, torch.nn.Parameter):
+        return f"the input is a {class_name(type(x))}"
+    facts = tensor_facts(x)
+    if facts.layout != "strided":
+        return f"{facts.layout} layout"
+    if not (x.is_floating_point() or "int" in facts.dtype):
+        return f"an input of {facts.dtype}"
+    if "int" in facts.dtype and not is_a(layer, torch.nn.Embedding):
+        return f"an input of {facts.dtype}"
+    weight = _stored(layer, "weight")
+    if weight is not None and weight.device != x.device and not torch.nn.parameter.is_lazy(weight):
+        return f"the input is on {x.device}, the weight on {weight.device}"
+    return ""
 
 
 def _certainty(*tensors: Any) -> Certainty:
@@ -171,7 +187,7 @@ def _layer_norm(name: str, layer: Any, x: Any) -> Prediction:
     if problem:
         return Prediction(name, Branch("refused", problem))
     mixed = weight is not None and weight.dtype != x.dtype
-    if mixed and (weight.dtype.itemsize != 4 or x.dtype.itemsize != 2):
+    if mixed and (str(weight.dtype) != "torch.float32" or x.dtype.itemsize != 2):
         return Prediction(name, Branch("not known", "input and weight are of different dtypes"))
     over = len(instance_dict(layer)["normalized_shape"])
     reason = "over the last dimension" if over == 1 else f"over the last {over} dimensions"
@@ -200,51 +216,83 @@ def _shape_problem(layer: Any, x: Any) -> str:
 
 
 def _convolution(name: str, layer: Any, x: Any) -> Prediction:
-    torch = torch_or_none()
-    weight, bias, state = _stored(layer, "weight"), _stored(layer, "bias"), instance_dict(layer)
+    weight, state = _stored(layer, "weight"), instance_dict(layer)
     if weight is None:
         return _unplain(name)
     spatial = weight.dim() - 2
-    if x.dim() not in (spatial + 1, spatial + 2):
+    batched = x.dim() == spatial + 2
+    if not batched and x.dim() != spatial + 1:
         wanted = f"{spatial + 1}-D or {spatial + 2}-D"
         return Prediction(name, Branch("refused", f"a {x.dim()}-D input: {wanted} is wanted"))
-    shape = list(x.shape)
-    padded = state["padding_mode"] != "zeros"
-    if padded:
-        twice = state["_reversed_padding_repeated_twice"]
-        for axis in range(spatial):
-            shape[-1 - axis] += twice[2 * axis] + twice[2 * axis + 1]
-    batched = x.dim() == spatial + 2
-    # Whether a gradient is wanted is one of the things that decide.
-    like = x if not padded else x.detach().new_empty(()).expand(shape)
-    like = like.detach().requires_grad_(x.requires_grad)
+    shape = _padded(state, x, spatial)
+    if x.dtype != weight.dtype:
+        dtypes = " and ".join(str(each.dtype).removeprefix("torch.") for each in (x, weight))
+        return Prediction(name, Branch("refused", f"operands of {dtypes}: one dtype is wanted"))
+    mode = state["padding_mode"]
+    most = [(a - b) // 2 + (mode == "reflect") for a, b in zip(shape, x.shape, strict=True)]
+    if mode != "replicate" and any(a > b for a, b in zip(most, x.shape, strict=True)):
+        reason = f"{mode} padding of {list(x.shape)} to {shape}: more than there is"
+        return Prediction(name, Branch("refused", reason))
     try:
-        backend = torch._C._select_conv_backend(
-            like if batched else like.unsqueeze(0),
-            weight,
-            bias,
-            list(state["stride"]),
-            [0] * spatial,
-            list(state["dilation"]),
-            False,
-            [0] * spatial,
-            state["groups"],
-        )
-    except (AttributeError, RuntimeError) as problem:
-        return Prediction(name, Branch("not known", str(problem).partition("\n")[0]))
-    chosen = str(backend).rpartition(".")[2]
+        chosen = _backend(layer, weight, x, shape if batched else [1, *shape])
+    except AttributeError:
+        return Prediction(name, Branch("not known", "this torch has no chooser to ask"))
+    except RuntimeError as error:  # it checks channels and sizes as the convolution does
+        return Prediction(name, Branch("refused", str(error).partition("\n")[0]))
     inner: tuple[Op, ...] = (Op("convolution", (Op("_convolution"),)),)
     if weight.device.type == "meta":
         chosen, inner = "", (Op("convolution"),)
-    if isinstance(state["padding"], str) and not padded:
-        inner = (Op("_convolution_mode", inner),)
+    pads = state["padding_mode"] != "zeros"
+    if isinstance(state["padding"], str) and not pads:
+        # Where "same" pads the two sides unequally it may pad by an operator of its own.
+        uneven = any((size - 1) % 2 for size in weight.shape[2:])
+        inner = (Op("_convolution_mode", () if uneven else inner),)
     if not batched:
         inner = (Op("unsqueeze"), *inner, Op("squeeze"))
-    ops = (*(Op("pad"),) * padded, Op(name.lower(), inner))
+    ops = (*(Op("pad"),) * pads, Op(name.lower(), inner))
     reason = f"{'batched' if batched else 'unbatched'} input"
     reason += f", torch's own choice of a backend: {chosen}" if chosen else ""
     among = (_CONVOLUTIONS[chosen],) if chosen in _CONVOLUTIONS else ()
     return Prediction(name, Branch(_certainty(x, weight), reason, ops), among)
+
+
+def _padded(state: Mapping[str, Any], x: Any, spatial: int) -> list[int]:
+    """The shape of *x* as F.conv gets it: `forward` pads by itself unless it is with zeros."""
+    shape = list(x.shape)
+    if state["padding_mode"] != "zeros":
+        twice = state["_reversed_padding_repeated_twice"]
+        for axis in range(spatial):
+            shape[-1 - axis] += twice[2 * axis] + twice[2 * axis + 1]
+    return shape
+
+
+def _zeros_around(state: Mapping[str, Any], weight: Any) -> list[int]:
+    """How many zeros the operator itself puts on each side; one more than some of "same"."""
+    if state["padding_mode"] != "zeros" or state["padding"] == "valid":
+        return [0] * (weight.dim() - 2)
+    if state["padding"] == "same":
+        reaches = zip(state["dilation"], weight.shape[2:], strict=True)
+        return [(dilation * (size - 1) + 1) // 2 for dilation, size in reaches]
+    return list(state["padding"])
+
+
+def _backend(layer: Any, weight: Any, x: Any, shape: Sequence[int]) -> str:
+    """The name of torch's ConvBackend for an input like *x* of *shape*; nothing is copied."""
+    state, spatial = instance_dict(layer), weight.dim() - 2
+    # Whether a gradient is wanted is one of the things that decide.
+    like = x.detach().new_empty(()).expand(shape).requires_grad_(x.requires_grad)
+    backend = torch_or_none()._C._select_conv_backend(
+        like,
+        weight,
+        _stored(layer, "bias"),
+        list(state["stride"]),
+        _zeros_around(state, weight),
+        list(state["dilation"]),
+        False,
+        [0] * spatial,
+        state["groups"],
+    )
+    return str(backend).rpartition(".")[2]
 
 
 _LAYERS = {

@@ -62,15 +62,19 @@ def _taken(called: Called, left: list[Seen]) -> list[Seen]:
     once = called.kind in ("module", "builtin", "method", "operator")
     if once and not any(each.startswith(("for ", "while ")) for each in called.under):
         mine = mine[:1]
-    chosen = {id(each) for each in mine}
-    left[:] = [each for each in left if id(each) not in chosen]
+    _take_out(left, mine)
     return mine
+
+
+def _take_out(left: list[Seen], taken: Sequence[Seen]) -> None:
+    chosen = {id(each) for each in taken}
+    left[:] = [each for each in left if id(each) not in chosen]
 
 
 def _is_of(called: Called, seen: Seen) -> bool:
     match called.kind:
         case "module":
-            return bool(seen.class_name) and seen.name == called.path and not seen.via
+            return bool(seen.class_name) and seen.name == called.path
         case "function":
             if called.operator and f"aten::{seen.name}" == called.operator:
                 return True
@@ -103,7 +107,7 @@ def _deeper(called: Called, seen: Seen) -> Seen:
 def _rest(left: list[Seen], until: int | None) -> Iterator[Line]:
     """Takes what was observed up to line *until*, None for all, as lines without a call."""
     ready = [each for each in left if until is None or 0 < each.line <= until]
-    left[:] = [each for each in left if not any(each is taken for taken in ready)]
+    _take_out(left, ready)
     for line in sorted({each.line for each in ready}):
         yield Line(None, tuple(each for each in ready if each.line == line))
 
