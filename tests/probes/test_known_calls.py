@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(
 DTYPES = st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.float16])
 MODES = st.sampled_from([contextlib.nullcontext, torch.no_grad, torch.inference_mode])
 SIZES = st.integers(1, 4)
-FEW = settings(max_examples=60, deadline=None)
+FEW = settings(max_examples=25, deadline=None)
 
 
 def observed(target, *args, **kwargs) -> Run:

@@ -228,10 +228,10 @@ def _convolution(name: str, layer: Any, x: Any) -> Prediction:
     if x.dtype != weight.dtype:
         dtypes = " and ".join(str(each.dtype).removeprefix("torch.") for each in (x, weight))
         return Prediction(name, Branch("refused", f"operands of {dtypes}: one dtype is wanted"))
-    mode = state["padding_mode"]
-    most = [(a - b) // 2 + (mode == "reflect") for a, b in zip(shape, x.shape, strict=True)]
-    if mode != "replicate" and any(a > b for a, b in zip(most, x.shape, strict=True)):
-        reason = f"{mode} padding of {list(x.shape)} to {shape}: more than there is"
+    if _pads_too_much(state, x, shape):
+        reason = (
+            f"{state['padding_mode']} padding of {list(x.shape)} to {shape}: more than is there"
+        )
         return Prediction(name, Branch("refused", reason))
     try:
         chosen = _backend(layer, weight, x, shape if batched else [1, *shape])
@@ -264,6 +264,15 @@ def _padded(state: Mapping[str, Any], x: Any, spatial: int) -> list[int]:
         for axis in range(spatial):
             shape[-1 - axis] += twice[2 * axis] + twice[2 * axis + 1]
     return shape
+
+
+def _pads_too_much(state: Mapping[str, Any], x: Any, shape: Sequence[int]) -> bool:
+    """Whether reflected or circular padding, its wider side rounded up, needs more than *x* has."""
+    if state["padding_mode"] not in ("reflect", "circular"):
+        return False
+    least = state["padding_mode"] == "reflect"
+    pairs = zip(x.shape, shape, strict=True)
+    return any(after > size and (after - size + 1) // 2 + least > size for size, after in pairs)
 
 
 def _zeros_around(state: Mapping[str, Any], weight: Any) -> list[int]:
