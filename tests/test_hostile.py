@@ -165,6 +165,7 @@ def session(witness: Witness) -> Session:
 OWN = (
     *("locals", "args", "modules", "params", "buffers", "linear-path", "stages", "help"),
     *("modules thing", "params thing", "buffers thing", "linear-path thing", "lp thing, thing"),
+    *("call-path", "call-path thing", "cp cls", "cp method, thing", "cp len, thing"),
     *("modules cls", "params *.weight", "modules -t Linear", "params --stats items"),
     *("info locals", "info args", "info stack", "info stages"),
     *("w", "up", "down", "ll", "l", "stage nothing"),
@@ -382,6 +383,7 @@ MODULE_LINES = (
     *("modules", "modules thing", "modules layer", "modules --unfold -d 1", "modules -t *Linear"),
     *("params", "params --stats thing", "params layer.*", "buffers", "locals", "args"),
     *("linear-path", "lp layer", "lp layer, x", "lp thing.layer if 0 else self", "display self"),
+    *("call-path", "cp layer", "cp layer, thing", "cp --run thing", "cp self, thing, x=layer"),
     *("info locals", "w", "up"),
 )
 

@@ -72,8 +72,14 @@ def made(text: str) -> list[str]:
 @pytest.mark.parametrize("inference", ["no_grad", "inference_mode"])
 def test_a_planted_nan(stops, inference: str) -> None:
     """In one weight of 120,000: at the module that has it, once, in its frame."""
-    planted = LLAMA + "with torch.no_grad(): model.model.layers[2].mlp.down_proj.weight[3, 5] = float('nan')\n"
-    text = stops(planted + f"with torch.{inference}(): model(ids)\n", more="p self.weight.shape\nup\np self.layer_idx")
+    planted = (
+        LLAMA
+        + "with torch.no_grad(): model.model.layers[2].mlp.down_proj.weight[3, 5] = float('nan')\n"
+    )
+    text = stops(
+        planted + f"with torch.{inference}(): model(ids)\n",
+        more="p self.weight.shape\nup\np self.layer_idx",
+    )
     assert made(text) == ["model.layers.2.mlp.down_proj"]
     assert "--Return--\n" in text and "->Tensor [1, 5, 64] f32\n" in text
     assert (
@@ -101,19 +107,32 @@ def test_made_between_two_modules(stops) -> None:
 
 
 def test_a_mask_of_inf_makes_nan_only_where_all_is_masked(stops) -> None:
-    script = PARTS + "net = Masked()\nmask = torch.tensor([0., float('-inf')])\nnet(torch.ones(2, 2), mask)\n"
+    script = (
+        PARTS
+        + "net = Masked()\nmask = torch.tensor([0., float('-inf')])\nnet(torch.ones(2, 2), mask)\n"
+    )
     assert made(stops(script)) == []
     script += "net(torch.ones(2, 2), torch.full((2,), float('-inf')))\n"
     assert made(stops(script)) == ["the model"]
 
 
 def test_written_in_place(stops) -> None:
-    text = stops(PARTS + "net = nn.Sequential(nn.ReLU(), InPlace())\nwith torch.inference_mode(): net(torch.tensor([-1., 1.]))\nwith torch.no_grad(): net(torch.tensor([-1., 1.]))\n")
+    text = stops(
+        PARTS
+        + "net = nn.Sequential(nn.ReLU(), InPlace())\nwith torch.inference_mode(): net(torch.tensor([-1., 1.]))\nwith torch.no_grad(): net(torch.tensor([-1., 1.]))\n"
+    )
     assert made(text) == ["1", "1"]
 
 
 def test_a_sum_that_overflows_is_not_bad(stops) -> None:
-    assert made(stops("nn.Identity()(torch.full((9, 9), 60000., dtype=torch.float16))\nnn.Identity()(torch.tensor([3e38, 3e38]))\n")) == []
+    assert (
+        made(
+            stops(
+                "nn.Identity()(torch.full((9, 9), 60000., dtype=torch.float16))\nnn.Identity()(torch.tensor([3e38, 3e38]))\n"
+            )
+        )
+        == []
+    )
 
 
 def test_every_floating_dtype(stops) -> None:
@@ -125,11 +144,20 @@ class Bad(nn.Module):
 """
     text = stops(script + "".join(f"Bad()(torch.ones(2, dtype=torch.{name}))\n" for name in dtypes))
     assert made(text) == ["the model"] * 5
-    assert re.findall(r"of its output\[a.1\], (\S+) \[2\]", text) == ["f16", "bf16", "f64", "c64", "f8_e4m3fn"]
+    assert re.findall(r"of its output\[a.1\], (\S+) \[2\]", text) == [
+        "f16",
+        "bf16",
+        "f64",
+        "c64",
+        "f8_e4m3fn",
+    ]
 
 
 def test_a_glob_chooses_whose_is_told(stops) -> None:
-    script = PARTS + "net = nn.Sequential(Root(), nn.Identity(), Root())\nnet(torch.tensor([-1.]))\nnet[2](torch.tensor([-1.]))\n"
+    script = (
+        PARTS
+        + "net = nn.Sequential(Root(), nn.Identity(), Root())\nnet(torch.tensor([-1.]))\nnet[2](torch.tensor([-1.]))\n"
+    )
     assert made(stops(script, "break-nan 2")) == ["2"]
     text = stops(script, "break-nan 1")
     assert made(text) == []
@@ -137,7 +165,9 @@ def test_a_glob_chooses_whose_is_told(stops) -> None:
 
 
 def test_exceptions_on_the_way(stops) -> None:
-    text = stops(PARTS + """\
+    text = stops(
+        PARTS
+        + """\
 class Fails(nn.Module):
     def forward(self, x): raise ValueError
 net = nn.Sequential(nn.Sequential(nn.Identity(), Fails()), Root())
@@ -145,29 +175,43 @@ try: net(torch.ones(1))
 except ValueError: pass
 net[1](torch.tensor([-1.]))
 nn.Sequential(Root())(torch.tensor([float('nan')]))
-""")
+"""
+    )
     assert made(text) == ["1"]
 
 
 def test_gradients(stops) -> None:
-    script = PARTS + """\
+    script = (
+        PARTS
+        + """\
 net = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), Root(), nn.Linear(3, 1))
 with torch.no_grad(): net[0].bias.fill_(-10.)
 loss = net(torch.ones(2, 3)).sum()
 loss.backward()
 after = 1
 """
+    )
     text = stops(script, "break-nan --grad")
-    assert "-> after = 1\nthe backward pass of 2 gives 6 Inf and nothing else, 6 values of the gradient of its input, f32 [2, 3], the first at [0, 0]\n" in text
+    assert (
+        "-> after = 1\nthe backward pass of 2 gives 6 Inf and nothing else, 6 values of the gradient of its input, f32 [2, 3], the first at [0, 0]\n"
+        in text
+    )
     assert text.count("the backward pass of") == 1
     assert "the backward pass" not in stops(script, "break-nan")
-    text = stops(script.replace("net(torch.ones(2, 3)).sum()", "(net[:2](torch.ones(2, 3)) * float('inf')).sum()"), "break-nan --grad")
+    text = stops(
+        script.replace(
+            "net(torch.ones(2, 3)).sum()", "(net[:2](torch.ones(2, 3)) * float('inf')).sum()"
+        ),
+        "break-nan --grad",
+    )
     assert "what comes after the model gives 6 Inf" in text
 
 
 def test_nothing_is_left_anywhere(stops) -> None:
     """What is copied and pickled meanwhile has no hooks; results and random numbers are the same."""
-    script = LLAMA + """\
+    script = (
+        LLAMA
+        + """\
 before = torch.random.get_rng_state()
 state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
 plain = model(ids).logits
@@ -179,6 +223,7 @@ assert not torch.nn.modules.module._global_forward_hooks
 assert torch.equal(before, torch.random.get_rng_state())
 assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
 """
+    )
     text = stops(script, "break-nan")
     assert made(text) == []
     assert re.search(r"there was none in \d{3} calls of \d+ modules", text)
@@ -188,4 +233,6 @@ def test_cleared_and_refused(stops) -> None:
     script = PARTS + "net = Root()\nnet(torch.tensor([-1.]))\n"
     assert made(stops(script, "break-nan\nclear 1")) == []
     assert made(stops(script, "break-nan\ndisable 1")) == []
-    assert "break-nan takes one path or glob of modules, not 'a b'" in stops(script, "break-nan a b")
+    assert "break-nan takes one path or glob of modules, not 'a b'" in stops(
+        script, "break-nan a b"
+    )

@@ -53,6 +53,11 @@ def test_no_file_of_the_programs_is_written_or_deleted(
     assert path.read_text() == "once "
 
 
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("hostile")
+
+
 def raises(error: BaseException) -> None:
     raise error
 
@@ -64,7 +69,11 @@ def raises(error: BaseException) -> None:
         (lambda: raises(SystemExit()), "SystemExit"),
         (lambda: threading.Lock(), "TypeError: cannot pickle '_thread.lock' object"),
         (lambda: os._exit(3), "the forked copy of the process ended with status 3"),
-        (lambda: os.kill(os.getpid(), signal.SIGKILL), "ended without a result"),
+        (
+            lambda: os.kill(os.getpid(), signal.SIGKILL),
+            "the forked copy of the process died: SIGKILL",
+        ),
+        (lambda: raises(Mute()), "Mute"),
     ],
 )
 def test_no_answer(function: object, said: str) -> None:
@@ -97,3 +106,21 @@ def test_ctrl_c_ends_it(tmp_path: Path) -> None:
     other.join()
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_one_that_hangs_is_ended() -> None:
+    told: list[int] = []
+    with pytest.raises(ForkError, match="took longer than 1 s and was ended"):
+        in_fork(lambda: time.sleep(60), lambda: told.append(1), timeout=1.2)
+    assert told == [1]
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_it_is_not_traced_and_reads_no_input() -> None:
+    before = sys.gettrace()
+    sys.settrace(lambda *args: None)
+    try:
+        assert in_fork(lambda: (sys.gettrace(), os.read(0, 1)), nothing) == (None, b"")
+    finally:
+        sys.settrace(before)

@@ -180,6 +180,11 @@ class Typed:
     refusal: str = ""
 
     @property
+    def is_value(self) -> bool:
+        """Whether it was evaluated to something, be that None."""
+        return self.value is not _MISSING
+
+    @property
     def module(self) -> Any:
         """The module that it gives, None where it gives none."""
         from modpdb.probes.module_state import is_module

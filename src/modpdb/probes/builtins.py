@@ -9,7 +9,7 @@ import types
 from dataclasses import dataclass
 from typing import Any
 
-from modpdb.probes._static import class_attribute, is_a, qualname
+from modpdb.probes._static import class_attribute, instance_dict, is_a, namespace, qualname
 from modpdb.probes._torch import torch_or_none
 
 # Dispatch keys by device type, where upper case does not make the one of the other.
@@ -107,6 +107,77 @@ def linear_builtin() -> Builtin:
         source_error=error,
         source=source_of(function),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A builtin through which Python reaches an operator: "torch.conv2d", "Tensor.view".
+
+    parser: the C++ function that parses Python's arguments and calls the operator, and its file,
+    by the naming of torch's code generator. signature: as the builtin's docstring has it, or "".
+    """
+
+    name: str
+    parser: str
+    signature: str
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """An operator of the dispatcher.
+
+    schemas: its overloads as declared, "out" variants left out. overload: the one whose kernels
+    are listed, the first.
+    """
+
+    name: str
+    schemas: tuple[str, ...]
+    overload: str
+    bindings: tuple[Binding, ...]
+    kernels: tuple[Kernel, ...]
+
+
+def is_operator(name: str) -> bool:
+    """Whether the dispatcher has an operator of that name, say "aten::rsqrt"."""
+    return bool(_schemas(name))
+
+
+def operator(name: str, device_type: str, autocast: bool = False) -> Operator:
+    """What is known of an operator ("aten::layer_norm") without running it."""
+    schemas = _schemas(name)
+    overload = schemas[0].overload_name if schemas else ""
+    return Operator(
+        name,
+        tuple(str(each) for each in schemas if "out" not in each.overload_name.split("_")),
+        overload,
+        _bindings(name.removeprefix("aten::")),
+        kernels(f"{name}.{overload}" if overload else name, device_type, autocast),
+    )
+
+
+def _bindings(name: str) -> tuple[Binding, ...]:
+    torch = torch_or_none()
+    places = (
+        ("torch", namespace(torch._C._VariableFunctionsClass), "python_torch_functions"),
+        ("torch._C._nn", instance_dict(torch._C._nn), "python_nn_functions"),
+        ("torch.Tensor", namespace(torch._C.TensorBase), "python_variable_methods"),
+    )
+    found = []
+    for owner, members, file in places:
+        if name in members:
+            doc = str(getattr(members[name], "__doc__", None) or "").strip()
+            written = re.match(rf"{re.escape(name)}\([^)]*\)(?: -> [\w, ().]+)?", doc)
+            signature = re.sub(r"\s+", " ", written[0]).strip() if written else ""
+            found.append(Binding(f"{owner}.{name}", f"THPVariable_{name} in {file}", signature))
+    return tuple(found)
+
+
+def _schemas(name: str) -> list[Any]:
+    torch = torch_or_none()
+    try:
+        return list(torch._C._jit_get_schemas_for_operator(name))
+    except (AttributeError, RuntimeError):  # a private function
+        return []
 
 
 def _first_lines(doc: object, limit: int = 3) -> tuple[str, ...]:

@@ -3,6 +3,11 @@
 The copy has the program's modules, patches and objects, which a fresh interpreter would lack. It
 prints nothing, is not traced, collects no garbage (a finalizer may delete files), flushes no file
 of the program's and ends without running what was registered for the exit.
+
+Random state, gradients, buffers and caches stay as they are here. Not copied are files and sockets
+(the copy writes to them and moves their positions), memory that is shared on purpose, and
+accelerators. Of the threads only this one goes on there; a lock that another holds is never
+released, and OpenMP's pool is gone, so that torch hangs unless the copy sets one thread first.
 """
 
 from __future__ import annotations
@@ -14,7 +19,9 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Callable
+import time
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
 
 Result = TypeVar("Result")
@@ -27,17 +34,24 @@ class ForkError(RuntimeError):
     """Why the copy gave no result: what was raised in it, or how it ended."""
 
 
-def in_fork(function: Callable[[], Result], slow: Callable[[], None]) -> Result:
+def in_fork(
+    function: Callable[[], Result],
+    slow: Callable[[], None] = lambda: None,
+    *,
+    timeout: float | None = None,
+) -> Result:
     """What *function* returns in a forked copy; it must be plain data, which is pickled.
 
-    *slow* is called once if that takes over a second. Raises ForkError. KeyboardInterrupt while
-    it runs ends the copy.
+    *slow* is called once if that takes over a second. Raises ForkError, also where it takes longer
+    than *timeout* seconds. KeyboardInterrupt while it runs ends the copy.
     """
     if not hasattr(os, "fork"):
         raise ForkError("this system cannot fork a process")
     receive, send = os.pipe()
     try:
-        child = os.fork()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # 3.12+: other threads are running
+            child = os.fork()
     except OSError as error:
         os.close(receive)
         os.close(send)
@@ -47,7 +61,7 @@ def in_fork(function: Callable[[], Result], slow: Callable[[], None]) -> Result:
     os.close(send)
     received = b""
     try:
-        received = _read(receive, slow)
+        received = b"".join(_received(receive, slow, timeout))
     finally:
         os.close(receive)
         status = _end(child, kill=not received)
@@ -59,16 +73,21 @@ def in_fork(function: Callable[[], Result], slow: Callable[[], None]) -> Result:
     return value
 
 
-def _read(receive: int, slow: Callable[[], None]) -> bytes:
-    """All that the copy sends until it ends."""
+def _received(receive: int, slow: Callable[[], None], timeout: float | None) -> Iterator[bytes]:
+    """What the copy sends until it ends."""
     waiting = select.poll()  # select() takes no descriptor over 1,023
     waiting.register(receive)
+    began = time.monotonic()
     if not waiting.poll(_SLOW * 1000):
         slow()
-    parts = []
-    while part := os.read(receive, 1 << 16):
-        parts.append(part)
-    return b"".join(parts)
+    while True:
+        rest = None if timeout is None else began + timeout - time.monotonic()
+        if rest is not None and (rest <= 0 or not waiting.poll(rest * 1000)):
+            raise ForkError(f"the forked copy took longer than {timeout:.0f} s and was ended")
+        part = os.read(receive, 1 << 16)
+        if not part:
+            return
+        yield part
 
 
 def _end(child: int, *, kill: bool) -> int | None:
@@ -82,9 +101,10 @@ def _end(child: int, *, kill: bool) -> int | None:
 
 
 def _ending(status: int | None) -> str:
-    if status is None or os.WIFSIGNALED(status):
+    if status is None:
         return "ended without a result"
-    return f"ended with status {os.waitstatus_to_exitcode(status)}"
+    number = os.waitstatus_to_exitcode(status)
+    return f"died: {signal.Signals(-number).name}" if number < 0 else f"ended with status {number}"
 
 
 # -- in the copy -----------------------------------------------------------------------------------
@@ -97,7 +117,7 @@ def _run(function: Callable[[], Any], send: int) -> NoReturn:
         try:
             answer = pickle.dumps(("returned", function()))
         except BaseException as error:
-            answer = pickle.dumps(("raised", _said(error)))
+            answer = pickle.dumps(("raised", error_line(error)))
         with open(send, "wb") as pipe:
             pipe.write(answer)
         status = 0
@@ -122,6 +142,11 @@ def _detach() -> None:
     sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
 
 
-def _said(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+def error_line(error: BaseException) -> str:
+    """The type of an exception and the first line that it says."""
+    try:
+        said = str(error).strip().partition("\n")[0]
+    except Exception:  # its __str__ is the user's code
+        said = ""
+    name = type(error).__name__
+    return f"{name}: {said}" if said else name

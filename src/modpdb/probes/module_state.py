@@ -57,6 +57,19 @@ def is_module(value: object) -> bool:
     return torch is not None and is_a(value, torch.nn.Module)
 
 
+def is_initialised(module: Any) -> bool:
+    """Whether `nn.Module.__init__` has run, which a module's call takes for granted."""
+    state = instance_dict(module)
+    return "_parameters" in state or "_c" in state
+
+
+def uncompiled(module: Any) -> Any:
+    """What torch.compile was given where it made *module*, else *module* itself."""
+    if qualified_name(type(module)) not in _SPECIAL:
+        return module
+    return dict(entries(instance_dict(module), "_modules")).get("_orig_mod", module)
+
+
 def entries(state: dict[str, Any], registry: str) -> Sequence[tuple[str, Any]]:
     """What is registered in `_parameters`, `_buffers` or `_modules` of a module's dict."""
     registered: Any = state.get(registry)

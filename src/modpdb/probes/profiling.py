@@ -6,7 +6,7 @@ TorchDispatchMode would change the very branch it looks at.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,20 @@ from modpdb.probes._static import class_name, qualified_name
 from modpdb.probes._torch import torch_or_none
 from modpdb.probes.linear_branch import Branch, Op, TensorFacts, intercepted, tensor_facts
 from modpdb.probes.linear_layer import child, features, kind_of, operand, registered
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What the profiler saw once: "aten::linear", or a range of that name, and what is within.
+
+    shapes has one entry for each argument, () for what is no tensor or has no dimensions.
+    stack: "FILE(LINE): FUNCTION", innermost first.
+    """
+
+    name: str
+    shapes: tuple[tuple[int, ...], ...]
+    stack: tuple[str, ...]
+    inner: tuple[Event, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,22 +115,43 @@ def _zeros(layer: Any) -> Any:
 
 def _profiled(call: Callable[[], object]) -> tuple[Op, ...]:
     """The operators of one call, nested."""
+
+    def named(events: tuple[Event, ...]) -> tuple[Op, ...]:
+        return tuple(Op(each.name.removeprefix("aten::"), named(each.inner)) for each in events)
+
+    return named(events(call))
+
+
+def events(call: Callable[[], object], *, details: bool = False) -> tuple[Event, ...]:
+    """What the profiler sees of one call: operators and record_function ranges, nested.
+
+    details: with the operands' shapes and the Python stacks. What *call* raises is passed on.
+    """
     from torch.autograd.profiler_legacy import profile  # a part of torch, which is loaded
 
-    with profile() as seen:
+    with profile(record_shapes=details, with_stack=details) as seen:
         call()
+    return _nested(seen.function_events)
+
+
+def _nested(found: Iterable[Any]) -> tuple[Event, ...]:
     children: dict[int, list[Any]] = {}
-    for event in seen.function_events:
+    for event in found:
         parent = event.cpu_parent
         children.setdefault(0 if parent is None else id(parent), []).append(event)
 
-    def nested(events: list[Any]) -> tuple[Op, ...]:
+    def below(parent: int) -> tuple[Event, ...]:
         return tuple(
-            Op(event.name.removeprefix("aten::"), nested(children.get(id(event), [])))
-            for event in events
+            Event(
+                event.name,
+                tuple(tuple(each) for each in event.input_shapes or ()),
+                tuple(event.stack or ()),
+                below(id(event)),
+            )
+            for event in children.get(parent, [])
         )
 
-    return nested(children.get(0, []))
+    return below(0)
 
 
 def _below_linear(ops: tuple[Op, ...]) -> tuple[Op, ...]:
@@ -135,10 +170,11 @@ def difference(branch: Branch, observation: Observation) -> str:
         return "" if observation.error else "it ran, though predicted to be refused"
     if observation.error:
         return f"it raised {observation.error}"
-    return _first_difference(branch.ops, observation.ops, "")
+    return first_difference(branch.ops, observation.ops)
 
 
-def _first_difference(predicted: tuple[Op, ...], seen: tuple[Op, ...], within: str) -> str:
+def first_difference(predicted: tuple[Op, ...], seen: tuple[Op, ...], within: str = "") -> str:
+    """The first operator in which they part, in words; "" where they agree as deep as predicted."""
     for place in range(max(len(predicted), len(seen))):
         wanted = predicted[place].name if place < len(predicted) else "no more"
         found = seen[place].name if place < len(seen) else "no more"
@@ -146,7 +182,7 @@ def _first_difference(predicted: tuple[Op, ...], seen: tuple[Op, ...], within: s
             return f"operator {place + 1}{within}: predicted {wanted}, observed {found}"
         if predicted[place].inner:
             inner = f" of {wanted}{within}"
-            below = _first_difference(predicted[place].inner, seen[place].inner, inner)
+            below = first_difference(predicted[place].inner, seen[place].inner, inner)
             if below:
                 return below
     return ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from rich.console import Group, RenderableType
@@ -11,22 +11,27 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from modpdb.probes.builtins import Builtin, CppSource, Kernel, Source
+from modpdb.probes.builtins import Builtin, CppSource
 from modpdb.probes.linear import Arithmetic, LinearPath, LinearRow, Matrix, Number, Step
-from modpdb.probes.linear_branch import Branch, Op, TensorFacts
-from modpdb.probes.linear_layer import Hook, Operand
+from modpdb.probes.linear_branch import Branch, TensorFacts
+from modpdb.probes.linear_layer import Operand
 from modpdb.probes.profiling import Observation, difference
 from modpdb.probes.tensors import short_dtype
 from modpdb.views.folding import folded
 from modpdb.views.text import plural, printable, shape
+from modpdb.views.way import (
+    Lines,
+    by_kind,
+    certain,
+    dispatcher,
+    hooked_call,
+    numbered,
+    op_text,
+    ops_text,
+    place,
+    short_class,
+)
 
-_CERTAINTY_STYLE = {
-    "predicted": "cyan",
-    "guessed": "yellow",
-    "refused": "red",
-    "not known": "yellow",
-}
-_KERNEL_WORDS = {"math kernel": "composite, made of other operators"}
 # A terminal's usual width; wider arithmetic is put one matrix below the other.
 _LINE = 80
 
@@ -36,24 +41,23 @@ _FORWARD_WORDS = {
     "compiled": "compiled by torch.compile: what follows is the eager way of the layer inside",
     "scripted": "TorchScript: its interpreter calls aten::linear without F.linear",
 }
-Lines = Sequence[RenderableType]
 
 
 def linear_path(data: LinearPath, observation: Observation | None = None) -> RenderableType:
     """The way as numbered steps, then the shapes, then the numbers where there are few."""
     way: list[tuple[str, Lines]] = [
         ("attribute", _attribute(data)),
-        ("class", [Text(" → ".join(_short_class(name) for name in data.classes))]),
-        ("call", _call(data.hooks)),
+        ("class", [Text(" → ".join(short_class(name) for name in data.classes))]),
+        ("call", hooked_call(data.hooks)),
         ("forward", _forward(data)),
     ]
     if data.native.cpp is not None:
         way.append(("F.linear", _builtin(data.builtin)))
-    way.append(("dispatcher", _dispatcher(data.native.operator, data.native.kernels)))
+    way.append(("dispatcher", dispatcher(data.native.operator, data.native.kernels)))
     if data.native.cpp is not None:
         way.append(("C++", _cpp(data.native.cpp)))
     way.append(("branch", _branches(data, observation)))
-    parts: list[RenderableType] = [_title(data), _numbered(way), Text()]
+    parts: list[RenderableType] = [_title(data), numbered(way), Text()]
     if data.forward_is in _FORWARD_WORDS:
         parts.append(Text("of F.linear; the layer's own forward may do more", style="yellow"))
     parts.append(_shapes(data.steps))
@@ -87,18 +91,6 @@ def _tensor_words(facts: TensorFacts) -> list[str]:
     return words + ([facts.subclass] if facts.subclass else [])
 
 
-def _numbered(way: Sequence[tuple[str, Lines]]) -> Table:
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for number, (name, lines) in enumerate(way, 1):
-        label = Text(f"{number} {name}", style="cyan")
-        for line in lines:
-            table.add_row(label, line)
-            label = Text()
-    return table
-
-
 def _attribute(data: LinearPath) -> Lines:
     lines = []
     if data.held_in:
@@ -116,35 +108,6 @@ def _operand(operand: Operand) -> Text:
     if operand.note:
         line.append(f"  {printable(operand.note)}", style="yellow")
     return line
-
-
-def _short_class(name: str) -> str:
-    if name.startswith("torch.nn.modules."):
-        return "nn." + name.rpartition(".")[2]
-    return printable(name)
-
-
-def _call(hooks: Sequence[Hook]) -> Lines:
-    if not hooks:
-        return [Text("__call__ → _call_impl → forward: no hooks, the fast path")]
-    lines = [Text("__call__ → _call_impl, with hooks in this order:")]
-    for hook in hooks:
-        line = Text(f"{hook.kind}  ").append_text(place(hook.function))
-        lines.append(line.append("  for all modules" if hook.everywhere else ""))
-    return lines
-
-
-def place(source: Source) -> Text:
-    text = Text(printable(source.name))
-    if source.file:
-        text.append(f"  {_short_file(source.file)}:{source.line}", style="dim")
-    return text
-
-
-def _short_file(file: str) -> str:
-    """The path from the package on: …/torch/nn/modules/linear.py."""
-    _, found, rest = file.rpartition("site-packages/")
-    return printable(f"…/{rest}" if found else file)
 
 
 def _forward(data: LinearPath) -> Lines:
@@ -172,19 +135,6 @@ def _builtin(builtin: Builtin) -> Lines:
     return [Text(f"F.linear is {builtin.target}: True"), table]
 
 
-def _dispatcher(operator: str, kernels: Sequence[Kernel]) -> Lines:
-    if not kernels:
-        return [Text(f"{operator}: the dispatcher's table cannot be read here")]
-    same: dict[tuple[str, str], list[str]] = {}
-    for kernel in kernels:
-        same.setdefault((kernel.kind, kernel.place), []).append(kernel.key)
-    lines = [Text(operator)]
-    for (kind, place), keys in same.items():
-        lines.append(Text(f"{', '.join(keys)}: {_KERNEL_WORDS.get(kind, kind)}"))
-        lines.append(Text(printable(place), style="dim"))
-    return lines
-
-
 def _cpp(source: CppSource) -> Lines:
     lines = [Text(f"{source.function}  {source.path}")]
     commit = Text(source.url or "this build of torch does not tell its commit", style="dim")
@@ -195,32 +145,13 @@ def _branches(data: LinearPath, observation: Observation | None) -> Lines:
     branch = data.native.branch
     lines: list[RenderableType] = []
     if branch is None:
-        lines += _by_kind(data.native.branches)
+        lines += by_kind(data.native.branches)
     else:
-        lines.append(_certain(branch))
-        lines += [Text(f"  {_ops(branch.ops)}")] if branch.ops else []
+        lines.append(certain(branch))
+        lines += [Text(f"  {ops_text(branch.ops)}")] if branch.ops else []
     if observation is not None:
         lines += _observed(branch, observation, data.forward_is)
     return lines or [Text("not known without the weight's properties", style="yellow")]
-
-
-def _by_kind(branches: Sequence[tuple[str, Branch]]) -> Lines:
-    """One line for each outcome, after the kinds of input that lead to it."""
-    same: dict[tuple[str, str], list[str]] = {}
-    for kind, branch in branches:
-        outcome = _ops(branch.ops) or branch.reason
-        same.setdefault((branch.certainty, outcome), []).append(kind)
-    lines: list[RenderableType] = []
-    for (certainty, outcome), kinds in same.items():
-        head = Text(certainty, style=_CERTAINTY_STYLE[certainty])
-        lines.append(head.append(f" for {', '.join(kinds)}:", style="default"))
-        lines.append(Text(f"  {printable(outcome)}"))
-    return lines
-
-
-def _certain(branch: Branch) -> Text:
-    style = _CERTAINTY_STYLE[branch.certainty]
-    return Text(branch.certainty, style=style).append(f": {printable(branch.reason)}", "default")
 
 
 def _observed(branch: Branch | None, seen: Observation, forward_is: str) -> Lines:
@@ -228,7 +159,7 @@ def _observed(branch: Branch | None, seen: Observation, forward_is: str) -> Line
         return [Text(f"not run: {printable(seen.error)}", style="yellow")]
     made_up = f", x {shape(seen.x.shape)} made up of zeros" if seen.x and seen.made_up else ""
     head = Text("observed", style="green").append(f": {printable(seen.ran)}{made_up}", "default")
-    lines = [head, *[Text(f"  {_op(op)}") for op in seen.ops]]
+    lines = [head, *[Text(f"  {op_text(op)}") for op in seen.ops]]
     if seen.error:
         lines.append(Text(f"  it raised {printable(seen.error)}", style="red"))
     if branch is None or branch.certainty == "not known":
@@ -239,14 +170,6 @@ def _observed(branch: Branch | None, seen: Observation, forward_is: str) -> Line
         agrees = Text("F.linear alone went so; the layer's own forward was not run", "yellow")
     lines.append(Text(f"the two differ: {where}", style="bold red") if where else agrees)
     return lines
-
-
-def _ops(ops: Iterable[Op]) -> str:
-    return ", ".join(_op(op) for op in ops)
-
-
-def _op(op: Op) -> str:
-    return f"{op.name} ({_ops(op.inner)})" if op.inner else op.name
 
 
 def _shapes(steps: Sequence[Step]) -> RenderableType:

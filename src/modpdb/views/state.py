@@ -15,7 +15,7 @@ from modpdb.probes.state_run import Kept, Ran
 from modpdb.probes.tree import joined
 from modpdb.views.folding import folded, in_blocks
 from modpdb.views.grid import Grid, without_empty
-from modpdb.views.linear import place
+from modpdb.views.way import place
 from modpdb.views.modules import tensor_cells, tensor_notes, tensor_total
 from modpdb.views.text import plural, printable, size
 
