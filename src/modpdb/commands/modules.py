@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from modpdb.commands.registry import Arguments, UsageError, command
 from modpdb.commands.targets import (
-    Held,
     Source,
     Typed,
     complete_paths,
@@ -16,6 +15,7 @@ from modpdb.commands.targets import (
     matching_modules,
     means_all,
     not_understood,
+    say_where,
     typed,
 )
 from modpdb.views.text import printable
@@ -60,7 +60,7 @@ def modules(dbg: ModPdb, arguments: Arguments) -> None:
     if isinstance(held, Source):
         _checkpoint_modules(dbg, held, target, depth, unfold, bool(type_glob))
         return
-    _say_where(dbg, held)
+    say_where(dbg, held)
     if not target.text:
         for name, root in held.roots:
             if len(held.roots) > 1:
@@ -107,12 +107,6 @@ def _chosen(source: Source, target: Typed) -> Checkpoint:
     return replace(source.checkpoint, tensors=tensors)
 
 
-def _say_where(dbg: ModPdb, held: Held) -> None:
-    if held.where:
-        names = ", ".join(name for name, _ in held.roots)
-        dbg.message(f"{printable(names)}, {held.where}")
-
-
 @command("params", options={"--stats": ""}, completes=complete_paths)
 def params(dbg: ModPdb, arguments: Arguments) -> None:
     """params [--stats] [TARGET]
@@ -150,7 +144,7 @@ def _tensors(dbg: ModPdb, arguments: Arguments, kind: Literal["parameters", "buf
     if isinstance(held, Source):
         _checkpoint_tensors(dbg, held, target, kind, stats)
         return
-    _say_where(dbg, held)
+    say_where(dbg, held)
 
     itself, below = held.chooses(target.text), held.chooses(f"{target.text}.*")
 

@@ -14,7 +14,10 @@ from modpdb.plugins import entry_points
 if TYPE_CHECKING:
     from modpdb.debugger import ModPdb
 
-_OWN = ("modules", "linear", "stages", "trace", "tensor_breaks", "saved_breaks", "gdb")
+_OWN = (
+    *("modules", "linear", "attributes", "stages", "trace", "tensor_breaks", "saved_breaks"),
+    *("gdb",),
+)
 _TOKEN = re.compile(r"(\S+)\s*(.*)", re.DOTALL)
 
 

@@ -71,7 +71,7 @@ def source_of(function: Any) -> Source:
     """Name, file and line of a function, method, partial or callable object; nothing is called."""
     while True:
         if is_a(function, functools.partial):
-            function = function.func
+            function = functools.partial.func.__get__(function)  # type: ignore[attr-defined]
         elif is_a(function, types.MethodType):
             function = function.__func__
         else:

@@ -11,13 +11,15 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from modpdb.probes.builtins import Builtin, CppSource, Kernel, Source
+from modpdb.probes.builtins import Builtin, CppSource, Kernel
+from modpdb.probes.hooks import Hook
 from modpdb.probes.linear import Arithmetic, LinearPath, LinearRow, Matrix, Number, Step
 from modpdb.probes.linear_branch import Branch, Op, TensorFacts
-from modpdb.probes.linear_layer import Hook, Operand
+from modpdb.probes.linear_layer import Operand
 from modpdb.probes.profiling import Observation, difference
 from modpdb.probes.tensors import short_dtype
 from modpdb.views.folding import folded
+from modpdb.views.places import defined
 from modpdb.views.text import plural, printable, shape
 
 _CERTAINTY_STYLE = {
@@ -129,26 +131,13 @@ def _call(hooks: Sequence[Hook]) -> Lines:
         return [Text("__call__ → _call_impl → forward: no hooks, the fast path")]
     lines = [Text("__call__ → _call_impl, with hooks in this order:")]
     for hook in hooks:
-        line = Text(f"{hook.kind}  ").append_text(_place(hook.function))
+        line = Text(f"{hook.kind}  ").append_text(defined(hook.function))
         lines.append(line.append("  for all modules" if hook.everywhere else ""))
     return lines
 
 
-def _place(source: Source) -> Text:
-    text = Text(printable(source.name))
-    if source.file:
-        text.append(f"  {_short_file(source.file)}:{source.line}", style="dim")
-    return text
-
-
-def _short_file(file: str) -> str:
-    """The path from the package on: …/torch/nn/modules/linear.py."""
-    _, found, rest = file.rpartition("site-packages/")
-    return printable(f"…/{rest}" if found else file)
-
-
 def _forward(data: LinearPath) -> Lines:
-    lines = [_place(data.forward)]
+    lines = [defined(data.forward)]
     if data.forward_is in _FORWARD_WORDS:
         lines.append(Text(_FORWARD_WORDS[data.forward_is], style="yellow"))
     return lines
@@ -157,7 +146,7 @@ def _forward(data: LinearPath) -> Lines:
 def _builtin(builtin: Builtin) -> Lines:
     if not builtin.is_target:
         replaced = Text(f"F.linear is not {builtin.target}: it was replaced by", style="yellow")
-        return [replaced, _place(builtin.source)]
+        return [replaced, defined(builtin.source)]
     rows = [("type", builtin.type_name), ("file", builtin.library)]
     rows += zip(("doc", ""), builtin.doc, strict=False)
     error = builtin.source_error.partition(":")[0]
