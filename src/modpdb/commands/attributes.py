@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
 
-from modpdb.commands.registry import Arguments, command
-from modpdb.commands.targets import chosen_modules, complete_paths
+from modpdb.commands.registry import Arguments, UsageError, command
+from modpdb.commands.targets import (
+    Source,
+    Typed,
+    chosen_modules,
+    complete_paths,
+    held_modules,
+    matching_modules,
+    say_where,
+    typed,
+)
 
 if TYPE_CHECKING:
     from modpdb.debugger import ModPdb
@@ -24,5 +34,50 @@ def hooks(dbg: ModPdb, arguments: Arguments) -> None:
     from modpdb.probes.hooks import hook_report
     from modpdb.views.hooks import hooks as view
 
-    for path, module in chosen_modules(dbg, arguments.target):
-        dbg.show(view(hook_report(module, path)))
+    dbg.show(view(hook_report(chosen_modules(dbg, arguments.target))))
+
+
+@command("attr", completes=complete_paths)
+def attr(dbg: ModPdb, arguments: Arguments) -> None:
+    """attr EXPR.NAME
+
+    Where an attribute lives: the places that Python asks in turn, and which of them has it.
+
+    EXPR is an expression or a module path (attr layers.0.mlp) and is evaluated; NAME is looked up
+    without reading it: no property, no parametrization is run. What is hidden behind it is named,
+    and what an assignment would do for each kind of value.
+    """
+    from modpdb.probes.assignment import assignments
+    from modpdb.probes.attribute import attribute
+    from modpdb.views.attributes import attribute as view
+
+    owner, name = _owner_and_name(dbg, arguments.target)
+    dbg.show(view(arguments.target, attribute(owner, name), assignments(owner, name)))
+
+
+def _owner_and_name(dbg: ModPdb, text: str) -> tuple[Any, str]:
+    """The object that EXPR gives, and NAME.
+
+    Raises UsageError where *text* is no EXPR.NAME, or EXPR is neither an expression nor a path.
+    """
+    expression, dot, name = (part.strip() for part in text.rpartition("."))
+    if not re.fullmatch(r"\w+", name):
+        found = f"not {text!r}" if text else "and there is none"
+        raise UsageError(f"attr takes EXPR.NAME, as in `attr self.weight`, {found}")
+    target = typed(dbg, expression)
+    if dot and target.has_value:
+        return target.value, name
+    return _module(dbg, target), name
+
+
+def _module(dbg: ModPdb, target: Typed) -> Any:
+    """The one module at a path; without one, the one that the frame holds."""
+    held = held_modules(dbg)
+    if isinstance(held, Source):
+        raise UsageError(f"{target.text!r} is no expression here{target.refusal}")
+    say_where(dbg, held)
+    found = matching_modules(held, target) if target.text else list(held.roots)
+    if len(found) > 1:
+        paths = ", ".join(path for path, _ in found[:3])
+        raise UsageError(f"{len(found)} modules are meant, attr takes one: {paths}, …")
+    return found[0][1]

@@ -170,7 +170,12 @@ class Typed:
         """The module that it gives, None where it gives none."""
         from modpdb.probes.module_state import is_module
 
-        return self.value if self.value is not _MISSING and is_module(self.value) else None
+        return self.value if self.has_value and is_module(self.value) else None
+
+    @property
+    def has_value(self) -> bool:
+        """Whether the text is an expression that gave a value."""
+        return self.value is not _MISSING
 
 
 def typed(dbg: ModPdb, text: str) -> Typed:

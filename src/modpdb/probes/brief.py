@@ -15,14 +15,16 @@ LIMIT = 60  # characters
 
 # Exact classes whose values say all, and those that torch and Python describe by their own means.
 _PLAIN = tuple(map(id, (bool, int, float, complex, str, bytes, type(None))))
-_CODE = (type, FunctionType, BuiltinFunctionType, MethodType, ModuleType)
+_CODE = (type, BuiltinFunctionType, MethodType, ModuleType)
 _SIZED: tuple[Any, ...] = (list, tuple, OrderedDict, dict, set, frozenset, deque)
 
 
-def briefly(value: object) -> str:
+def briefly(value: Any) -> str:
     """`Parameter [8, 4] f32`, `Linear 40 parameters`, `0.5`, `list of 3`, `a Cache`."""
     if id(type(value)) in _PLAIN or is_tensor(value) or is_module(value):
         return one_line(value, LIMIT)
+    if is_a(value, FunctionType):
+        return f"function {value.__qualname__}"
     if any(is_a(value, kind) for kind in _CODE):
         return one_line(value, LIMIT)
     for kind in _SIZED:

@@ -9,11 +9,12 @@ import types
 from dataclasses import dataclass
 from typing import Any
 
-from modpdb.probes._static import class_attribute, is_a, qualname
+from modpdb.probes._static import class_attribute, instance_dict, is_a, qualname
 from modpdb.probes._torch import torch_or_none
 
 # Dispatch keys by device type, where upper case does not make the one of the other.
 _KEYS = {"meta": "Meta", "privateuseone": "PrivateUse1", "lazy": "Lazy", "vulkan": "Vulkan"}
+_DECORATORS = 16  # followed through: __wrapped__ may lead round in a circle
 _ROW = re.compile(r"^(?P<key>\w+): (?:\w+ )?registered at (?P<place>\S+) \[(?P<kind>[^\]]+)\]$")
 
 
@@ -71,7 +72,7 @@ def source_of(function: Any) -> Source:
     """Name, file and line of a function, method, partial or callable object; nothing is called."""
     while True:
         if is_a(function, functools.partial):
-            function = functools.partial.func.__get__(function)  # type: ignore[attr-defined]
+            function = functools.partial.func.__get__(function)
         elif is_a(function, types.MethodType):
             function = function.__func__
         else:
@@ -86,6 +87,18 @@ def source_of(function: Any) -> Source:
     if isinstance(called, types.FunctionType):
         return Source(name, called.__code__.co_filename, called.__code__.co_firstlineno)
     return Source(name)
+
+
+def undecorated(function: Any) -> Any:
+    """The Python function that decorators made by functools.wraps stand around, else *function*."""
+    for _ in range(_DECORATORS):
+        if not is_a(function, types.FunctionType):
+            break
+        inner = instance_dict(function).get("__wrapped__")
+        if not is_a(inner, types.FunctionType):
+            break
+        function = inner
+    return function
 
 
 def linear_builtin() -> Builtin:

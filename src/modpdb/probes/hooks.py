@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from types import FunctionType, MethodType
+from types import MethodType
 from typing import Any
 
 from modpdb.probes._static import class_attribute, class_name, instance_dict, is_a, qualified_name
 from modpdb.probes._torch import torch_or_none, undisturbed
-from modpdb.probes.builtins import Source, source_of
+from modpdb.probes.builtins import Source, source_of, undecorated
 from modpdb.probes.module_state import describe_class, entries, is_module, named_modules
 from modpdb.probes.tensors import TensorReader
 from modpdb.probes.tree import joined
@@ -44,7 +44,7 @@ _TENSOR = (
     ("post-accumulate-grad hook", "_post_accumulate_grad_hooks"),
 )
 _WRAPPED = "torch.nn.modules.module._WrappedHook"
-_LAYERS = 16  # of partials, methods and decorators around a function
+_LAYERS = 16  # of partials and methods around a function
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,27 +69,30 @@ class Hooked:
 
 @dataclass(frozen=True, slots=True)
 class HookReport:
-    """Hooks for all modules, then those of a module and of all below it.
+    """Hooks for all modules, then those of some modules, the roots, and of all below them.
 
-    *scripted* are modules whose hooks TorchScript has compiled in, where they cannot be seen.
+    *modules* were looked at, the roots among them; *scripted* of these have hooks that TorchScript
+    compiled in, if any, where they cannot be seen.
     """
 
-    root: str  # its class
+    roots: Sequence[str]  # their classes
     everywhere: tuple[Hook, ...]
     hooked: tuple[Hooked, ...]
     modules: int
     scripted: int
 
 
-def hook_report(root: Any, prefix: str = "") -> HookReport:
-    """Every hook on *root*, the modules below it, and their parameters and buffers.
+def hook_report(roots: Sequence[tuple[str, Any]]) -> HookReport:
+    """Every hook on the modules *roots*, each given with its path, on those below them and on
+    their parameters and buffers.
 
     Nothing is called. Hooks on the nodes of an autograd graph cannot be listed.
     """
     torch = torch_or_none()
     modules: dict[int, tuple[str, Any]] = {}
-    for path, module in named_modules(root, prefix):
-        modules.setdefault(id(module), (path, module))
+    for prefix, root in roots:
+        for path, module in named_modules(root, prefix):
+            modules.setdefault(id(module), (path, module))
     paths = {key: path for key, (path, _) in modules.items()}
     hooked, scripted = [], 0
     with undisturbed(torch):
@@ -99,8 +102,8 @@ def hook_report(root: Any, prefix: str = "") -> HookReport:
             if hooks:
                 hooked.append(Hooked(path, class_name(type(module)), hooks))
         hooked += _on_tensors(torch, modules.values(), paths)
-    name = class_name(type(root))
-    return HookReport(name, _global_hooks(), tuple(hooked), len(modules), scripted)
+    names = [class_name(type(root)) for _, root in roots]
+    return HookReport(names, _global_hooks(), tuple(hooked), len(modules), scripted)
 
 
 def call_hooks(module: Any) -> tuple[Hook, ...]:
@@ -166,8 +169,8 @@ def _hooks(
     with_kwargs = _ids(state.get(f"{prefix}_{registry}_with_kwargs"))
     always = _ids(state.get(f"{prefix}_{registry}_always_called"))
     for key, hook in _items(state.get(f"{prefix}_{registry}")):
-        notes = ["with kwargs"] * (key in with_kwargs)
-        notes += ["also when forward raises"] * (key in always)
+        notes = ["with_kwargs"] * (key in with_kwargs)
+        notes += ["always_call"] * (key in always)
         yield _hook(kind, hook, module, paths, bool(prefix), notes)
 
 
@@ -193,20 +196,20 @@ def _hook(
     """*hook* without what is wrapped around it, which its notes name. Owner: what it hangs on."""
     around: list[str] = []
     for _ in range(_LAYERS):
-        held = instance_dict(hook)
         if is_a(hook, partial):
-            around.append("partial")
-            hook = partial.func.__get__(hook)  # type: ignore[attr-defined]
+            around.append("in a partial")
+            hook = partial.func.__get__(hook)
         elif qualified_name(type(hook)) == _WRAPPED:
-            hook = held.get("hook")
+            hook = instance_dict(hook).get("hook")
         elif is_a(hook, MethodType):
             around.append(f"of {_whose(hook.__self__, owner, paths)}")
             hook = hook.__func__
-        elif is_a(hook, FunctionType) and is_a(held.get("__wrapped__"), FunctionType):
-            around.append(f"decorated by {hook.__code__.co_qualname.partition('.')[0]}")
-            hook = held["__wrapped__"]
         else:
             break
+    inner = undecorated(hook)
+    if inner is not hook:
+        around.append(f"decorated by {hook.__code__.co_qualname.partition('.')[0]}")
+        hook = inner
     return Hook(kind, source_of(hook), (*around, *(notes or ())), everywhere)
 
 
@@ -230,7 +233,7 @@ def _extensions(torch: Any, module: Any) -> Iterator[Hook]:
     for name, chain in entries(instance_dict(lists), "_modules"):
         for _, step in entries(instance_dict(chain), "_modules"):
             forward = class_attribute(type(step), "forward")
-            notes = (f"computes {name} whenever it is read",)
+            notes = (f"computes {name} at each read",)
             yield Hook("parametrization", source_of(forward), notes)
 
 

@@ -102,7 +102,7 @@ def operand(layer: Any, name: str) -> Operand:
     torch = torch_or_none()
     in_class = class_attribute(type(layer), name)
     if is_a(in_class, property):
-        return Operand(name, "property", note=_originals(layer, name))
+        return Operand(name, "property", note=originals(layer, name))
     if name not in instance_dict(layer) and is_a(in_class, FunctionType):
         return Operand(name, "method", note=f"packed; {name}() unpacks a copy")
     state = instance_dict(layer)
@@ -124,7 +124,7 @@ def operand(layer: Any, name: str) -> Operand:
     return Operand(name, place, tensor_facts(value), note)
 
 
-def _originals(layer: Any, name: str) -> str:
+def originals(layer: Any, name: str) -> str:
     """What a parametrized weight is computed from; it is not computed here."""
     lists = child(layer, "parametrizations")
     chain = None if lists is None else child(lists, name)

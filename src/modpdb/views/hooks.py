@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -24,12 +24,11 @@ def hooks(report: HookReport) -> RenderableType:
     if report.everywhere:
         blocks.append((Text("every module", "bold"), report.everywhere))
     alike = folded((each.path, (each.what, each.hooks)) for each in report.hooked)
-    for path, copies, (what, found) in alike:
-        blocks.append((_owner(path, copies, what), found))
-    widths = _widths([hook for _, found in blocks for hook in found])
+    blocks += [(_owner(path, copies, what), found) for path, copies, (what, found) in alike]
+    kinds = max((len(hook.kind) for _, found in blocks for hook in found), default=0)
     parts: list[RenderableType] = [_heading(report, every)]
     for head, found in blocks:
-        parts += [head, Grid([_row(hook, widths) for hook in found], wrap=1)]
+        parts += [head, Grid([_row(hook, kinds) for hook in found], wrap=1)]
     if report.scripted:
         words = "hooks that TorchScript compiled in are not listed: they are not Python's"
         parts.append(Text(words, "dim"))
@@ -37,12 +36,23 @@ def hooks(report: HookReport) -> RenderableType:
 
 
 def _heading(report: HookReport, every: Sequence[Hook]) -> Text:
-    below = f" and the {plural(report.modules - 1, 'module')} below it"
-    whole = printable(report.root) + (below if report.modules > 1 else "")
     number = sum(hook.kind not in _NO_HOOK for hook in every)
+    where = _modules(report)
     if not number:
-        return Text(f"no hooks on {whole}, none for all modules")
-    return Text(f"{plural(number, 'hook')} on {whole}, in the order in which they run")
+        return Text(f"no hooks on {where}; none for all modules")
+    return Text(f"{plural(number, 'hook')} on {where}, in the order they run")
+
+
+def _modules(report: HookReport) -> str:
+    """What was looked at: a LlamaMLP and 4 modules below it."""
+    roots, names = len(report.roots), dict.fromkeys(report.roots)
+    below = report.modules - roots
+    whole = "modules" if len(names) > 1 else printable(report.roots[0])
+    if roots > 1:
+        whole = f"{roots:,} {whole}" if len(names) > 1 else f"{roots:,} × {whole}"
+    if not below:
+        return whole
+    return f"{whole} and {plural(below, 'module')} below {'it' if roots == 1 else 'them'}"
 
 
 def _owner(path: str, copies: int, what: str) -> Text:
@@ -52,17 +62,10 @@ def _owner(path: str, copies: int, what: str) -> Text:
     return text.append(printable(what), "not bold cyan")
 
 
-def _widths(every: Iterable[Hook]) -> tuple[int, int]:
-    """Of kinds and of names over all blocks, so that they stand under each other."""
-    pairs = [(len(hook.kind), len(printable(hook.function.name))) for hook in every]
-    return max((kind for kind, _ in pairs), default=0), max((name for _, name in pairs), default=0)
-
-
-def _row(hook: Hook, widths: tuple[int, int]) -> tuple[Text, Text, Text, Text]:
-    kind, name = widths
-    return (
-        Text(f"  {hook.kind:{kind}}", "yellow" if hook.kind in _NO_HOOK else ""),
-        Text(f"{printable(hook.function.name):{name}}"),
-        Text(location(hook.function), "dim"),
-        Text(" · ".join(map(printable, hook.notes))),
-    )
+def _row(hook: Hook, kinds: int) -> tuple[Text, Text, Text]:
+    """Kind, function with what is bound to it, and where it is defined."""
+    name = Text(printable(hook.function.name))
+    if hook.notes:
+        name.append("  " + " · ".join(map(printable, hook.notes)), "yellow")
+    style = "yellow" if hook.kind in _NO_HOOK else "cyan"
+    return Text(f"  {hook.kind:{kinds}}", style), name, Text(location(hook.function), "dim")

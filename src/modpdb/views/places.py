@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from rich.text import Text
 
 from modpdb.probes.builtins import Source
@@ -17,8 +19,11 @@ def defined(source: Source) -> Text:
 
 
 def location(source: Source) -> str:
-    """The file, from an installed package's name on, and the line; "" for a builtin."""
+    """`FILE:LINE`, the file from an installed package's name or the working directory on; "" for
+    a builtin."""
     if not source.file:
         return ""
     _, found, rest = source.file.rpartition("site-packages/")
-    return printable(f"…/{rest}" if found else source.file) + f":{source.line}"
+    here = os.path.join(os.getcwd(), "")
+    file = f"…/{rest}" if found else source.file.removeprefix(here)
+    return f"{printable(file)}:{source.line}"
