@@ -81,3 +81,20 @@ def _module(dbg: ModPdb, target: Typed) -> Any:
         paths = ", ".join(path for path, _ in found[:3])
         raise UsageError(f"{len(found)} modules are meant, attr takes one: {paths}, …")
     return found[0][1]
+
+
+@command("internals", completes=complete_paths)
+def internals(dbg: ModPdb, arguments: Arguments) -> None:
+    """internals [TARGET]
+
+    What nn.Module.__init__ set up in a module, as it stands now.
+
+    Its seventeen attributes in their order, those that are not as it left them brightly; what
+    else the instance holds, by kind; and what torch keeps for all modules. Without TARGET `self`,
+    or the modules that the frame holds; TARGET is an expression, a path or a glob of paths.
+    """
+    from modpdb.probes.internals import internals as probe
+    from modpdb.views.internals import internals as view
+
+    chosen = chosen_modules(dbg, arguments.target)
+    dbg.show(view([(path, probe(module)) for path, module in chosen]))

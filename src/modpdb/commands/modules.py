@@ -9,6 +9,7 @@ from modpdb.commands.registry import Arguments, UsageError, command
 from modpdb.commands.targets import (
     Source,
     Typed,
+    chosen_modules,
     complete_paths,
     held_modules,
     matches,
@@ -107,16 +108,20 @@ def _chosen(source: Source, target: Typed) -> Checkpoint:
     return replace(source.checkpoint, tensors=tensors)
 
 
-@command("params", options={"--stats": ""}, completes=complete_paths)
+@command("params", options={"--stats": "", "--untracked": ""}, completes=complete_paths)
 def params(dbg: ModPdb, arguments: Arguments) -> None:
-    """params [--stats] [TARGET]
+    """params [--stats | --untracked] [TARGET]
 
     The parameters: name, shape, dtype, memory, ties.
 
     --stats reads them: least, greatest, mean, deviation, NaN and Inf. TARGET is an expression
     that gives a module, or a path or glob of names (layers.0.*). In a conversion, the tensors
-    of the checkpoint.
+    of the checkpoint. --untracked: tensors and modules that the modules hold without registering
+    them, which parameters(), state_dict() and .to() miss, and the line that fixes it.
     """
+    if arguments.options.get("--untracked"):
+        _untracked(dbg, arguments)
+        return
     _tensors(dbg, arguments, "parameters")
 
 
@@ -129,6 +134,24 @@ def buffers(dbg: ModPdb, arguments: Arguments) -> None:
     Those that are not in the state dict are marked. TARGET and --stats as for `params`.
     """
     _tensors(dbg, arguments, "buffers")
+
+
+def _untracked(dbg: ModPdb, arguments: Arguments) -> None:
+    from modpdb.probes.module_state import named_modules
+    from modpdb.probes.untracked import untracked
+    from modpdb.views.untracked import untracked as view
+
+    if arguments.options.get("--stats"):
+        raise UsageError("--stats reads what is registered, --untracked lists what is not")
+    chosen = chosen_modules(dbg, arguments.target)
+    within = [each for path, module in chosen for each in named_modules(module, path)]
+    try:
+        held = held_modules(dbg)
+    except UsageError:  # the modules of an expression, in a frame that holds none
+        roots = chosen
+    else:
+        roots = chosen if isinstance(held, Source) else [*held.prefixed(), *chosen]
+    dbg.show(view(untracked(roots, within)))
 
 
 def _tensors(dbg: ModPdb, arguments: Arguments, kind: Literal["parameters", "buffers"]) -> None:

@@ -193,7 +193,15 @@ def _hook(
     everywhere: bool = False,
     notes: list[str] | None = None,
 ) -> Hook:
-    """*hook* without what is wrapped around it, which its notes name. Owner: what it hangs on."""
+    source, around = unwrapped(hook, owner, paths)
+    return Hook(kind, source, (*around, *(notes or ())), everywhere)
+
+
+def unwrapped(hook: Any, owner: Any, paths: Mapping[int, str]) -> tuple[Source, list[str]]:
+    """The function of a hook without what is wrapped around it, and words for that.
+
+    *owner* is what it hangs on, *paths* name modules by their id.
+    """
     around: list[str] = []
     for _ in range(_LAYERS):
         if is_a(hook, partial):
@@ -209,8 +217,7 @@ def _hook(
     inner = undecorated(hook)
     if inner is not hook:
         around.append(f"decorated by {hook.__code__.co_qualname.partition('.')[0]}")
-        hook = inner
-    return Hook(kind, source_of(hook), (*around, *(notes or ())), everywhere)
+    return source_of(inner), around
 
 
 def _whose(bound: Any, owner: Any, paths: Mapping[int, str]) -> str:

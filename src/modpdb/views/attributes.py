@@ -67,7 +67,7 @@ def _shadows(path: str, found: Attribute) -> Iterator[str]:
     for place in found.places:
         registry = place.where.removeprefix(_REGISTRY)
         if place.state == "hidden" and registry != place.where:
-            yield f"{registry} is hidden: parameters(), state_dict() and .to() go by it, reads do not"
+            yield f"hidden: parameters(), state_dict() and .to() go by {registry}, reads do not"
 
 
 # -- assignment ----------------------------------------------------------------------------------
