@@ -114,7 +114,9 @@ def params(dbg: ModPdb, arguments: Arguments) -> None:
 
     The parameters: name, shape, dtype, memory, ties.
 
-    --stats reads them: least, greatest, mean, deviation, NaN and Inf. TARGET is an expression
+    --stats reads them: least, greatest, mean, deviation, NaN and Inf, and the function of
+    torch.nn.init that such values look like (a guess by statistical tests, which miss a true one
+    in 1 of 200; of a tensor of fewer than 256 values only a constant). TARGET is an expression
     that gives a module, or a path or glob of names (layers.0.*). In a conversion, the tensors
     of the checkpoint. --untracked: tensors and modules that the modules hold without registering
     them, which parameters(), state_dict() and .to() miss, and the line that fixes it.

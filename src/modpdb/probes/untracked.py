@@ -212,7 +212,11 @@ class _Search:
         nbytes = self._reader.facts(leaf).nbytes
         notes = _computed_by(module, name) if what == "computed tensor" and not inside else ()
         return Untracked(
-            path, name, inside, what, words, nbytes, *container, also, view, hides, notes
+            *(path, name, inside, what, words, nbytes, *container),
+            also=also,
+            view=view,
+            hides=hides,
+            notes=notes,
         )
 
     def _what(self, tensor: Any) -> What:
