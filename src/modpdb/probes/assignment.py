@@ -169,8 +169,11 @@ def _buffer(target: _Target, value: Value) -> Assignment:
         clash = target.clash(value, ())
         if clash is not None:
             return clash
-    kept = value == "tensor" and target.has("_non_persistent_buffers_set")
-    return target.registered(value, "buffer", notes=("stays non-persistent",) if kept else ())
+    notes: tuple[str, ...] = ()
+    if target.has("_non_persistent_buffers_set"):
+        kept = "stays non-persistent"
+        notes = ("persistent or not as it says itself" if value == "Buffer" else kept,)
+    return target.registered(value, "buffer", notes=notes)
 
 
 def _too_early(value: Value, what: str) -> Assignment:

@@ -26,7 +26,7 @@ _MISSED = 0.001
 _NAMED = 0.05  # how far a deviation may be off, relatively, and still tell an init function
 _BOX_MULLER = 5.0  # deviations that torch's normal_ surely reaches: in float32 it ends at 5.8
 _STDS = (0.02, 0.01, 0.006, 0.05, 0.1)  # written out in models' own _init_weights
-_CUTS = (2.0, 3.0)  # deviations at which trunc_normal_ is cut where that is to be seen
+_CUT = 2.0  # deviations at which trunc_normal_ mostly is cut where that is to be seen
 
 Kind = Literal["constant", "uniform", "normal", "truncated normal", "too few"]
 
@@ -101,13 +101,8 @@ class _Guess:
             return Initialisation("uniform", tuple(self._uniforms(bound, fan)))
         if self._is_normal():
             return Initialisation("normal", tuple(self._normals(fan)))
-        if not self._centred(0.0):
-            return None
-        for cut in _CUTS:
-            std = bound / cut
-            if self._spread_as(self._truncated(values / std, cut)):
-                function = f"trunc_normal_(std={std:.3g}, a={-bound:.3g}, b={bound:.3g})"
-                return Initialisation("truncated normal", (function,))
+        if self._centred(0.0) and self._spread_as(self._truncated(values * _CUT / bound)):
+            return self._cut_off(bound)
         return None
 
     def _spread_as(self, expected: Any) -> bool:
@@ -117,6 +112,7 @@ class _Guess:
         """
         m = self._sorted.shape[0]
         ranks = self._torch.arange(m, dtype=self._torch.float64) / m
+        expected = expected.clamp(0, 1)
         distance = max(float((expected - ranks).max()), float((ranks + 1 / m - expected).max()))
         return distance <= _KS / math.sqrt(m) + self._rounding / 2
 
@@ -132,14 +128,29 @@ class _Guess:
         if named:
             return
         if self._reaches(-self._low, bound) and self._reaches(self._high, bound):
+            bound = self._round(bound, self._gap)
             yield f"uniform_({-bound:.3g}, {bound:.3g})"
+        elif 0 <= self._low <= self._gap * self._high:
+            yield f"uniform_(0, {self._round(self._high, self._gap):.3g})"
         else:
-            low = 0.0 if 0 < self._low <= self._gap * self._high else self._low
-            yield f"uniform_({low:.3g}, {self._high:.3g})"
+            yield f"uniform_({self._low:.3g}, {self._high:.3g})"
 
-    def _reaches(self, extreme: float, bound: float) -> bool:
-        """Whether the greatest of n values drawn below *bound* could be *extreme*."""
-        return (1 - self._gap - self._rounding) * bound <= extreme <= bound * (1 + self._rounding)
+    def _reaches(self, extreme: float, bound: float, free: float = 1.0) -> bool:
+        """Whether the greatest of n values drawn below *bound* could be *extreme*.
+
+        *free* is how much wider than a uniform distribution's the gap below the bound is.
+        """
+        least = 1 - free * self._gap - self._rounding
+        return least * bound <= extreme <= bound * (1 + self._rounding)
+
+    def _round(self, extreme: float, gap: float) -> float:
+        """The roundest bound, of at most three digits, that *extreme* may have been drawn below."""
+        for digits in range(3):
+            step = 10.0 ** (math.floor(math.log10(extreme)) - digits)
+            bound = math.ceil(extreme * (1 - self._rounding) / step) * step
+            if extreme >= bound * (1 - gap - self._rounding):
+                return bound
+        return extreme
 
     # -- normal ----------------------------------------------------------------------------------
 
@@ -176,11 +187,23 @@ class _Guess:
     def _centred(self, mean: float) -> bool:
         return abs(self._mean - mean) <= _SIGMAS * self._std / math.sqrt(self._n)
 
-    def _truncated(self, x: Any, cut: float) -> Any:
-        """The cumulative distribution of a normal one cut at *cut* deviations on both sides."""
-        ndtr = self._torch.special.ndtr
-        edge = math.erf(cut / math.sqrt(2))
-        return (ndtr(x) - (1 - edge) / 2) / edge
+    # -- normal, cut off -------------------------------------------------------------------------
+
+    def _cut_off(self, bound: float) -> Initialisation | None:
+        """Where both ends reach the cut: that is rare in what is merely not quite normal."""
+        edge = math.erf(_CUT / math.sqrt(2))
+        density = math.exp(-(_CUT**2) / 2) / math.sqrt(2 * math.pi) / edge
+        free = 1 / (2 * density * _CUT)  # values are as rarer at the edge than uniform ones
+        if not (self._reaches(-self._low, bound, free) and self._reaches(self._high, bound, free)):
+            return None
+        bound = self._round(bound, free * self._gap)
+        function = f"trunc_normal_(std={bound / _CUT:.3g}, a={-bound:.3g}, b={bound:.3g})"
+        return Initialisation("truncated normal", (function,))
+
+    def _truncated(self, x: Any) -> Any:
+        """The cumulative distribution of a normal one cut at _CUT deviations on both sides."""
+        edge = math.erf(_CUT / math.sqrt(2))
+        return (self._torch.special.ndtr(x) - (1 - edge) / 2) / edge
 
 
 def _sample(torch: Any, values: Any) -> Any:
