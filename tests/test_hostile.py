@@ -168,6 +168,9 @@ OWN = (
     *("modules cls", "params *.weight", "modules -t Linear", "params --stats items"),
     *("info locals", "info args", "info stack", "info stages"),
     *("w", "up", "down", "ll", "l", "stage nothing"),
+    *("hooks", "internals", "params --untracked", "hooks thing", "internals cls"),
+    *("attr thing.x", "attr thing.computed", "attr thing.data", "attr thing.slot", "attr cls.x"),
+    *("attr cls.computed", "attr items.append", "attr holder.thing", "attr thing", "attr"),
 )
 PDBS = (
     *("p thing", "pp thing", "pp items", "whatis thing", "thing", "p thing.computed", "thing == 1"),
@@ -358,6 +361,8 @@ def hostile_linear(witness: Witness) -> Any:
     body["__class__"] = property(lambda self: passing(witness, "__class__", type)(self))
     linear = type("HostileLinear", (torch.nn.Linear,), {**body})(3, 2)
     linear.register_forward_hook(hostile_class(witness)())
+    linear.bias.register_hook(hostile_class(witness)())
+    vars(linear)["held"] = [hostile_class(witness)(), {"key": hostile_class(witness)()}]
     type(linear).weight = hostile_class(witness)()
     outer = type("HostileModule", (torch.nn.Module,), {**body})()
     outer.layer = linear
@@ -381,6 +386,9 @@ MODULE_LINES = (
     *("params", "params --stats thing", "params layer.*", "buffers", "locals", "args"),
     *("linear-path", "lp layer", "lp layer, x", "lp thing.layer if 0 else self", "display self"),
     *("info locals", "w", "up"),
+    *("hooks", "hooks layer", "hooks *", "internals", "internals layer", "params --untracked"),
+    *("params --untracked layer", "attr layer.weight", "attr self.layer", "attr thing.computed"),
+    *("attr layer.bias", "attr layer.nothing", "attr self.forward"),
 )
 
 

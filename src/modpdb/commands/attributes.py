@@ -78,8 +78,8 @@ def _module(dbg: ModPdb, target: Typed) -> Any:
     say_where(dbg, held)
     found = matching_modules(held, target) if target.text else list(held.roots)
     if len(found) > 1:
-        paths = ", ".join(path for path, _ in found[:3])
-        raise UsageError(f"{len(found)} modules are meant, attr takes one: {paths}, …")
+        paths = ", ".join([path for path, _ in found[:3]] + ["…"] * (len(found) > 3))
+        raise UsageError(f"{len(found)} modules are meant, attr takes one: {paths}")
     return found[0][1]
 
 

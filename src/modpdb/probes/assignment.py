@@ -7,12 +7,12 @@ by branch in their order (torch/nn/modules/module.py, 2.13); for all else `objec
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import MemberDescriptorType, ModuleType
+from types import MemberDescriptorType
 from typing import Any, Literal
 
 from modpdb.probes._static import class_attribute, class_name, instance_dict, is_a, mro, namespace
 from modpdb.probes._torch import torch_or_none
-from modpdb.probes.attribute import REGISTRIES, defining, is_data_descriptor
+from modpdb.probes.attribute import REGISTRIES, defining, is_data_descriptor, is_standard
 from modpdb.probes.builtins import Source, source_of
 from modpdb.probes.hooks import Hook, global_registration_hooks
 from modpdb.probes.module_state import entries, is_module
@@ -21,7 +21,6 @@ Value = Literal["Parameter", "Module", "Buffer", "tensor", "None", "anything els
 VALUES: tuple[Value, ...] = ("Parameter", "Module", "Buffer", "tensor", "None", "anything else")
 
 _FSET: Any = property.__dict__["fset"].__get__
-_PLAIN_SETTERS = (object.__setattr__, type.__setattr__, ModuleType.__setattr__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +58,17 @@ def assignments(obj: Any, name: str) -> Assignments:
     torch = torch_or_none()
     base, setter = defining(type(obj), "__setattr__")
     module = torch is not None and is_module(obj)
-    own = setter is not (torch.nn.Module.__setattr__ if module else None) and not any(
-        setter is each for each in _PLAIN_SETTERS
-    )
+    usual = setter is torch.nn.Module.__setattr__ if module else is_standard(base, setter)
     if module:
         target = _Target(obj, name)
         kinds = [each for each in VALUES if each != "Buffer" or hasattr(torch.nn, "Buffer")]
         outcomes = tuple(_to_module(target, value) for value in kinds)
     else:
         outcomes = (_plainly(obj, name, "anything else"),)
-    if not own:
+    if usual:
         return Assignments(outcomes)
-    return Assignments(outcomes, source_of(setter), class_name(base or type(obj)))
+    owner = class_name(type(obj) if base is None else base)
+    return Assignments(outcomes, source_of(setter), owner)
 
 
 class _Target:

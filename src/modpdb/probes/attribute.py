@@ -7,6 +7,7 @@ Objects/typeobject.c of CPython), then of `nn.Module.__getattr__` (torch/nn/modu
 from __future__ import annotations
 
 import dis
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,6 +16,7 @@ from types import (
     GetSetDescriptorType,
     MemberDescriptorType,
     ModuleType,
+    WrapperDescriptorType,
 )
 from typing import Any, Literal
 
@@ -38,7 +40,7 @@ State = Literal["found", "not there", "hidden", "not known", "perhaps"]
 
 REGISTRIES = ("_parameters", "_buffers", "_modules")  # in the order of Module.__getattr__
 _COMPILED = "torch._dynamo.eval_frame.OptimizedModule"
-_STANDARD = (object.__getattribute__, type.__getattribute__, ModuleType.__getattribute__)
+_DELEGATING = (super, weakref.ProxyType, weakref.CallableProxyType)  # of C's types
 _FGET: Any = property.__dict__["fget"].__get__
 _NAMES = 2_000  # among which a name that is not there may have been meant
 
@@ -129,8 +131,8 @@ def _settled(candidates: Iterator[_Candidate]) -> tuple[Place, ...]:
 
 
 def _candidates(obj: Any, name: str) -> Iterator[_Candidate]:
-    getter = class_attribute(type(obj), "__getattribute__")
-    if not any(getter is each for each in _STANDARD):
+    owner, getter = defining(type(obj), "__getattribute__")
+    if not is_standard(owner, getter):
         yield _own_code(type(obj), "__getattribute__")
     is_class = is_a(obj, type)
     kind = "metaclass" if is_class else "class"
@@ -207,7 +209,7 @@ def _compiled(obj: Any, name: str) -> Iterator[_Candidate]:
 
 def _own_code(cls: type, method: str) -> _Candidate:
     base, function = defining(cls, method)
-    where = f"{class_name(base or cls)}.{method}"
+    where = f"{class_name(cls if base is None else base)}.{method}"
     return _Candidate(where, None, "its own code, not run", _source(function))
 
 
@@ -221,6 +223,14 @@ def defining(cls: type, name: str) -> tuple[type | None, Any]:
         if name in found:
             return base, found[name]
     return None, None
+
+
+def is_standard(base: type | None, method: Any) -> bool:
+    """Whether a `__getattribute__` or `__setattr__` that *base* defines is Python's usual one.
+
+    Types written in C have a slot of their own for the same function.
+    """
+    return type(method) is WrapperDescriptorType and not any(base is each for each in _DELEGATING)
 
 
 def is_data_descriptor(held: Any) -> bool:
