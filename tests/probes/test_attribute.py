@@ -118,6 +118,16 @@ def test_code_of_the_objects_own_is_not_run_and_said_to_decide() -> None:
         def __getattribute__(self, name: str) -> Any:
             raise AssertionError("run")
 
+    class Falling(Own):
+        @property
+        def p(self) -> int:
+            return self.gone
+
+    falling = attribute(Falling(), "p")
+    assert [place.state for place in falling.places] == ["found"]
+    assert falling.places[0].notes == (
+        "should the getter raise AttributeError, Python comes to Own.__getattr__",
+    )
     own = attribute(Own(), "x")
     assert own.undecided and own.undecided.where == "Own.__getattr__" and own.found is None
     every = attribute(All(), "x")

@@ -9,12 +9,17 @@ from typing import Any
 
 import pytest
 import torch
+from test_modules import one_rank  # noqa: F401
 from torch import Tensor, nn
 from transformers import Gemma3TextConfig, MixtralConfig, T5Config
 from transformers.models.gemma3.modeling_gemma3 import Gemma3TextModel
 from transformers.models.mixtral.modeling_mixtral import MixtralModel
 from transformers.models.t5.modeling_t5 import T5Model
 
+from modpdb.probes.attribute import attribute
+from modpdb.probes.hooks import hook_report
+from modpdb.probes.internals import internals
+from modpdb.probes.registered import parameters
 from modpdb.probes.remedies import remedy
 from modpdb.probes.untracked import MOST, Findings, Untracked, untracked
 
@@ -201,6 +206,20 @@ def test_modules_without_fault(make: Callable[[], nn.Module]) -> None:
             owner = model.get_submodule(each.module)
             held = eval(f"value{''.join(each.inside)}", {"value": vars(owner)[each.attribute]})
             assert re.match(r"\w+", each.attribute) and held.dtype == torch.float32, each
+
+
+def test_fsdp2(one_rank: torch.distributed.device_mesh.DeviceMesh) -> None:  # noqa: F811
+    from torch.distributed.fsdp import fully_shard
+
+    model = nn.Sequential(nn.Linear(64, 64))
+    fully_shard(model[0], mesh=one_rank)
+    assert find(model).found == ()
+    assert attribute(model[0], "weight").found
+    assert {each.name: each for each in internals(model[0]).own}["_parameters"].entries == 2
+    kinds = [hook.kind for each in hook_report([("", model)]).hooked for hook in each.hooks]
+    assert {"forward pre-hook", "forward hook"} <= set(kinds)
+    row, _ = parameters(model, stats=True)
+    assert row.initialisation and row.initialisation.functions[0].endswith("nn.Linear's")
 
 
 def test_of_a_part_the_whole_model_is_asked() -> None:

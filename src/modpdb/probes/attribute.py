@@ -118,7 +118,7 @@ def _settled(candidates: Iterator[_Candidate]) -> tuple[Place, ...]:
     asked = certain = True
     for each in candidates:
         if each.holds is None:
-            state = "not known" if asked else "hidden"
+            state = "not known"
         elif each.holds:
             state = ("found" if certain else "perhaps") if asked else "hidden"
             asked = False
@@ -283,7 +283,8 @@ def _property_notes(obj: Any, name: str, getter: Any) -> list[str]:
         notes.append(computed.removesuffix("; not run"))
     if class_attribute(type(obj), "__getattr__") is None:
         return notes
-    held = [place.where for place in _settled(_fallback(obj, name)) if place.state == "found"]
+    ways = _settled(_fallback(obj, name))
+    held = [place.where for place in ways if place.state in ("found", "not known")]
     then = f"comes to {held[0]}" if held else f"reports {name!r} as missing"
     missing = [each for each in _reads_of_self(getter) if not _may_have(obj, each)]
     if missing:

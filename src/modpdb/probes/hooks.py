@@ -16,9 +16,15 @@ from types import MethodType
 from typing import Any
 
 from modpdb.probes._static import class_attribute, class_name, instance_dict, is_a, qualified_name
-from modpdb.probes._torch import torch_or_none, undisturbed
+from modpdb.probes._torch import collector_paused, torch_or_none, undisturbed
 from modpdb.probes.builtins import Source, source_of, undecorated
-from modpdb.probes.module_state import describe_class, entries, is_module, named_modules
+from modpdb.probes.module_state import (
+    ModuleClass,
+    describe_class,
+    entries,
+    is_module,
+    named_modules,
+)
 from modpdb.probes.tensors import TensorReader
 from modpdb.probes.tree import joined
 
@@ -34,6 +40,7 @@ _STATE = (
     ("load_state_dict pre-hook", "_load_state_dict_pre_hooks"),
     ("load_state_dict post-hook", "_load_state_dict_post_hooks"),
 )
+_OWN = (*(f"_{registry}" for _, registry in _CALL), *(registry for _, registry in _STATE))
 _REGISTRATION = (
     ("parameter registration hook", "_global_parameter_registration_hooks"),
     ("buffer registration hook", "_global_buffer_registration_hooks"),
@@ -95,12 +102,20 @@ def hook_report(roots: Sequence[tuple[str, Any]]) -> HookReport:
             modules.setdefault(id(module), (path, module))
     paths = {key: path for key, (path, _) in modules.items()}
     hooked, scripted = [], 0
-    with undisturbed(torch):
+    classes: dict[int, ModuleClass] = {}  # by id: a metaclass may hash
+    with undisturbed(torch), collector_paused():
         for path, module in modules.values():
-            scripted += describe_class(torch, type(module)).scripted
-            hooks = (*_extensions(torch, module), *own_hooks(module, paths))
+            kind = type(module)
+            if id(kind) not in classes:
+                classes[id(kind)] = describe_class(torch, kind)
+            scripted += classes[id(kind)].scripted
+            state = classes[id(kind)].state_of(module)
+            hooks = (
+                *_extensions(classes[id(kind)], module, state),
+                *_own_hooks(module, state, paths),
+            )
             if hooks:
-                hooked.append(Hooked(path, class_name(type(module)), hooks))
+                hooked.append(Hooked(path, class_name(kind), hooks))
         hooked += _on_tensors(torch, modules.values(), paths)
     names = [class_name(type(root)) for _, root in roots]
     return HookReport(names, _global_hooks(), tuple(hooked), len(modules), scripted)
@@ -122,14 +137,27 @@ def call_hooks(module: Any) -> tuple[Hook, ...]:
     )
 
 
-def own_hooks(module: Any, paths: Mapping[int, str]) -> Iterator[Hook]:
-    """The module's own, in the order in which they run; *paths* name modules by their id."""
-    state = instance_dict(module)
+def own_hooks(module: Any) -> Iterator[Hook]:
+    """The module's own, in the order in which they run."""
+    yield from _own_hooks(module, instance_dict(module), {})
+
+
+def _own_hooks(module: Any, state: dict[str, Any], paths: Mapping[int, str]) -> Iterator[Hook]:
+    """The same; *paths* name modules by their id."""
+    if not any(_holds(state.get(registry)) for registry in _OWN):
+        return
     for kind, registry in _CALL:
         yield from _hooks(state, "", kind, registry, module, paths)
     for kind, registry in _STATE:
         for _, hook in _items(state.get(registry)):
             yield _hook(kind, hook, module, paths)
+
+
+def _holds(registered: Any) -> bool:
+    """Whether a hook dict has entries; most have none, and that must be told quickly."""
+    if type(registered) is OrderedDict or type(registered) is dict:
+        return len(registered) > 0
+    return bool(_items(registered))
 
 
 def global_registration_hooks(kind: str) -> tuple[Hook, ...]:
@@ -229,13 +257,13 @@ def _whose(bound: Any, owner: Any, paths: Mapping[int, str]) -> str:
     return f"{'an' if name[:1] in 'AEIOU' else 'a'} {name}"
 
 
-def _extensions(torch: Any, module: Any) -> Iterator[Hook]:
+def _extensions(cls: ModuleClass, module: Any, state: dict[str, Any]) -> Iterator[Hook]:
     """What stands between a call or a read and the class's own code without being a hook."""
-    state = instance_dict(module)
-    if "forward" in state and not describe_class(torch, type(module)).special:
+    if "forward" in state and not cls.special:
         yield _hook("forward replaced", state["forward"], module, {})
-    lists = dict(entries(state, "_modules")).get("parametrizations")
-    if lists is None or not is_module(lists):
+    registered: Any = state.get("_modules")
+    lists = dict.get(registered, "parametrizations") if is_a(registered, dict) else None
+    if not is_module(lists):
         return
     for name, chain in entries(instance_dict(lists), "_modules"):
         for _, step in entries(instance_dict(chain), "_modules"):

@@ -21,7 +21,7 @@ from modpdb.probes._static import (
     namespace,
     qualified_name,
 )
-from modpdb.probes._torch import torch_or_none, undisturbed
+from modpdb.probes._torch import collector_paused, torch_or_none, undisturbed
 from modpdb.probes.brief import briefly
 from modpdb.probes.hooks import own_hooks
 from modpdb.probes.internals import ATTRIBUTES
@@ -85,7 +85,7 @@ def untracked(
     looked into.
     """
     torch = torch_or_none()
-    with undisturbed(torch):
+    with undisturbed(torch), collector_paused():
         return _Search(torch, roots).findings(within)
 
 
@@ -255,7 +255,7 @@ def _computed_by(module: Any, name: str) -> tuple[str, ...]:
     registered = {key for key, _ in entries(instance_dict(module), "_parameters")}
     if not {f"{name}_g", f"{name}_orig"} & registered:
         return ()
-    hooks = [hook.function.name for hook in own_hooks(module, {}) if "pre-hook" in hook.kind]
+    hooks = [hook.function.name for hook in own_hooks(module) if "pre-hook" in hook.kind]
     return (f"set before each forward by {hooks[0]}",) if hooks else ()
 
 

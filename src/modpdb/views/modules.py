@@ -338,8 +338,6 @@ def _tensor_words(row: TensorRow) -> Iterator[tuple[str, str]]:
     facts = row.facts
     if row.statistics is not None:
         yield from _statistics_words(row.statistics)
-    if row.initialisation is not None:
-        yield _initialisation_words(row.initialisation), "dim"
     if row.no_statistics and not (facts and facts.unsized):
         yield f"no statistics: {row.no_statistics}", "dim"
     if facts is not None:
@@ -355,6 +353,8 @@ def _tensor_words(row: TensorRow) -> Iterator[tuple[str, str]]:
         yield note, "yellow"
     if row.tied:
         yield f"tied with {', '.join(row.tied)}", "yellow"
+    if row.initialisation is not None:
+        yield _initialisation_words(row.initialisation), "dim"
     if row.file:  # of several; a single one is named with the total
         yield row.file, "dim"
 
@@ -364,7 +364,8 @@ def _statistics_words(found: Statistics) -> Iterator[tuple[str, str]]:
         yield f"{found.nan:,} NaN", "bold red"
     if found.inf:
         yield f"{found.inf:,} Inf", "bold red"
-    if found.minimum is not None and found.minimum == found.maximum and found.elements > 1:
+    constant = found.minimum == found.maximum and found.elements > 1
+    if found.minimum is not None and constant and not (found.nan or found.inf):
         yield f"all {found.minimum:.4g}", ""
     elif found.minimum is not None:
         extremes = f"[{found.minimum:.4g}, {found.maximum:.4g}]"
