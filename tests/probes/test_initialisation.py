@@ -123,6 +123,13 @@ def test_trained_weights_are_not_called_initialised() -> None:
     assert [functions(p) for p in model.parameters() if p.ndim == 2] == [()] * 2
 
 
+def test_both_ends_must_reach_the_bound() -> None:
+    bound = 1 / math.sqrt(200)
+    generator = torch.Generator().manual_seed(0)
+    lopsided = torch.empty(300, 200).uniform_(-bound / 2, bound, generator=generator)
+    assert functions(lopsided) == ("uniform_(-0.0354, 0.0707)",)
+
+
 def test_constants_are_observed() -> None:
     assert guess(torch.zeros(3)) == Initialisation("constant", ("zeros_",))
     assert guess(torch.ones(3)) == Initialisation("constant", ("ones_",))
@@ -136,6 +143,7 @@ def test_constants_are_observed() -> None:
         torch.arange(LEAST * 2),
         torch.tensor([1.0, math.nan] * LEAST),
         torch.empty(0),
+        torch.rand(1000) * 1e-40,
         torch.randn(10, 100).to(torch.float8_e4m3fn),
     ],
 )

@@ -77,7 +77,12 @@ def initialisation(tensor: Any, found: Statistics, fan: Fans | None) -> Initiali
             return _constant(low) if found.elements > 1 else None
         if found.elements < LEAST:
             return Initialisation("too few")
-        return _Guess(torch, values, found, low, high).guess(fan)
+        if not found.std:  # so small that its square is 0
+            return None
+        try:
+            return _Guess(torch, values, found, low, high).guess(fan)
+        except (RuntimeError, TypeError, NotImplementedError):
+            return None  # a subclass whose values cannot be picked one by one
 
 
 def _constant(value: float) -> Initialisation:
@@ -122,12 +127,12 @@ class _Guess:
         named = False
         if self._low < 0:
             for name, expected in _uniform_bounds(fan):
-                if self._reaches(bound, expected):
+                if self._reach(expected):
                     named = True
                     yield name
         if named:
             return
-        if self._reaches(-self._low, bound) and self._reaches(self._high, bound):
+        if self._reach(bound):
             bound = self._round(bound, self._gap)
             yield f"uniform_({-bound:.3g}, {bound:.3g})"
         elif 0 <= self._low <= self._gap * self._high:
@@ -135,13 +140,15 @@ class _Guess:
         else:
             yield f"uniform_({self._low:.3g}, {self._high:.3g})"
 
-    def _reaches(self, extreme: float, bound: float, free: float = 1.0) -> bool:
-        """Whether the greatest of n values drawn below *bound* could be *extreme*.
+    def _reach(self, bound: float, rarer: float = 1.0) -> bool:
+        """Whether the extremes of n values drawn within ±*bound* could be these.
 
-        *free* is how much wider than a uniform distribution's the gap below the bound is.
+        *rarer* is how much rarer values are at the edges than uniform ones, which are half as
+        dense there as between 0 and *bound*.
         """
-        least = 1 - free * self._gap - self._rounding
-        return least * bound <= extreme <= bound * (1 + self._rounding)
+        least = (1 - 2 * rarer * self._gap - self._rounding) * bound
+        most = bound * (1 + self._rounding)
+        return all(least <= extreme <= most for extreme in (-self._low, self._high))
 
     def _round(self, extreme: float, gap: float) -> float:
         """The roundest bound, of at most three digits, that *extreme* may have been drawn below."""
@@ -193,10 +200,10 @@ class _Guess:
         """Where both ends reach the cut: that is rare in what is merely not quite normal."""
         edge = math.erf(_CUT / math.sqrt(2))
         density = math.exp(-(_CUT**2) / 2) / math.sqrt(2 * math.pi) / edge
-        free = 1 / (2 * density * _CUT)  # values are as rarer at the edge than uniform ones
-        if not (self._reaches(-self._low, bound, free) and self._reaches(self._high, bound, free)):
+        rarer = 1 / (2 * density * _CUT)
+        if not self._reach(bound, rarer):
             return None
-        bound = self._round(bound, free * self._gap)
+        bound = self._round(bound, rarer * self._gap)
         function = f"trunc_normal_(std={bound / _CUT:.3g}, a={-bound:.3g}, b={bound:.3g})"
         return Initialisation("truncated normal", (function,))
 
