@@ -30,8 +30,8 @@ class Assignment:
     *place* is where it would stand: "_parameters", "instance __dict__", "class __dict__", "slot",
     "setter" (code of the class that was not run); "" where *error* is raised instead.
     *removed_from* is what loses the name first, and does so where an error follows, too.
-    *hooks* may put another value in its place. *hidden_by* names the class whose attribute would
-    still be what a read gives.
+    *hooks* may put another value in its place. *hidden_by* names the class or dict that a
+    read would still come to first.
     """
 
     value: Value
@@ -98,8 +98,10 @@ class _Target:
         """A *kind* put into its dict, past the hooks for all modules."""
         hooks = () if (value, kind) == ("None", "parameter") else global_registration_hooks(kind)
         hidden = class_name(self.base) if self.base is not None else ""
-        if not hidden and "instance __dict__" not in removed and self.name in self.state:
-            hidden = "instance __dict__"
+        asked_before = REGISTRIES[: REGISTRIES.index(f"_{kind}s")]
+        staying = [each for each in self.holders(*asked_before) if each not in removed]
+        if not hidden and staying:
+            hidden = staying[0]
         return Assignment(value, f"_{kind}s", "", removed, hooks, hidden, notes)
 
     def clash(self, value: Value, removed: tuple[str, ...]) -> Assignment | None:
