@@ -171,6 +171,9 @@ OWN = (
     *("w", "up", "down", "ll", "l", "stage nothing"),
     *("state", "state thing", "state --run thing", "state thing against thing", "skeleton thing"),
     *("record stop", "activations thing", "compare-runs thing, cls"),
+    *("hooks", "internals", "params --untracked", "hooks thing", "internals cls"),
+    *("attr thing.x", "attr thing.computed", "attr thing.data", "attr thing.slot", "attr cls.x"),
+    *("attr cls.computed", "attr items.append", "attr holder.thing", "attr thing", "attr"),
 )
 PDBS = (
     *("p thing", "pp thing", "pp items", "whatis thing", "thing", "p thing.computed", "thing == 1"),
@@ -361,6 +364,8 @@ def hostile_linear(witness: Witness) -> Any:
     body["__class__"] = property(lambda self: passing(witness, "__class__", type)(self))
     linear = type("HostileLinear", (torch.nn.Linear,), {**body})(3, 2)
     linear.register_forward_hook(hostile_class(witness)())
+    linear.bias.register_hook(hostile_class(witness)())
+    vars(linear)["held"] = [hostile_class(witness)(), {"key": hostile_class(witness)()}]
     type(linear).weight = hostile_class(witness)()
     outer = type("HostileModule", (torch.nn.Module,), {**body})()
     outer.layer = linear
@@ -385,6 +390,9 @@ MODULE_LINES = (
     *("linear-path", "lp layer", "lp layer, x", "lp thing.layer if 0 else self", "display self"),
     *("call-path", "cp layer", "cp layer, thing", "cp --run thing", "cp self, thing, x=layer"),
     *("info locals", "w", "up"),
+    *("hooks", "hooks layer", "hooks *", "internals", "internals layer", "params --untracked"),
+    *("params --untracked layer", "attr layer.weight", "attr self.layer", "attr thing.computed"),
+    *("attr layer.bias", "attr layer.nothing", "attr self.forward"),
 )
 
 

@@ -1,4 +1,4 @@
-"""What the README shows is what the program prints."""
+"""What the README and the walkthroughs in docs/ show is what the program prints."""
 
 import re
 import shlex
@@ -12,37 +12,58 @@ from conftest import ROOT
 from tour import session
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-TRANSCRIPTS = re.findall(r"```console\n(\$ python -m modpdb .*?)```", README, re.DOTALL)
-SHOWN_HOME = "/home/you"  # where the README's user works
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+CONSOLE = re.compile(r"```console\n(\$ python -m modpdb .*?)```", re.DOTALL)
+SCRIPT = re.compile(r"```python\n# (\w+\.py)\n(.*?)```", re.DOTALL)
+SHOWN_HOME = "/home/you"  # where the reader works
+# What a document's commands name beside its own scripts, and the fixtures that bring it.
+BROUGHT = {"llama.cpp": "llama_cpp", "tiny-gemma3": "gemma3_checkpoint"}
 
 
-@pytest.fixture
-def home(tmp_path: Path, llama_cpp: Path, gemma3_checkpoint: Path) -> Path:
-    """A folder with what the README's commands name."""
-    shutil.copytree(llama_cpp, tmp_path / "llama.cpp")
-    shutil.copytree(gemma3_checkpoint, tmp_path / "tiny-gemma3")
-    for name, source in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", README, re.DOTALL):
-        (tmp_path / name).write_text(f"# {name}\n{source}")
-    return tmp_path
+def transcripts() -> list[object]:
+    """Each transcript with its document; those that need the conversion script are marked."""
+    found = []
+    for document in DOCUMENTS:
+        text = document.read_text(encoding="utf-8")
+        for number, shown in enumerate(CONSOLE.findall(text)):
+            marks = [pytest.mark.conversion] if needed(shown) else []
+            identity = f"{document.stem}-{number}"
+            found.append(pytest.param(document, shown, id=identity, marks=marks))
+    return found
 
 
-@pytest.mark.conversion
-@pytest.mark.parametrize("shown", TRANSCRIPTS, ids=range(len(TRANSCRIPTS)))
-def test_transcripts_are_what_is_printed(home: Path, shown: str, monkeypatch) -> None:
+def needed(shown: str) -> list[str]:
+    command = shown.partition("\n")[0]
+    return [name for name in BROUGHT if name in command]
+
+
+@pytest.mark.parametrize(("document", "shown"), transcripts())
+def test_transcripts_are_what_is_printed(
+    document: Path,
+    shown: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
     monkeypatch.delenv("COLUMNS")  # piped, and as wide as need be
+    for name in needed(shown):
+        shutil.copytree(request.getfixturevalue(BROUGHT[name]), tmp_path / name)
+    for name, source in SCRIPT.findall(document.read_text(encoding="utf-8")):
+        (tmp_path / name).write_text(f"# {name}\n{source}")
     command, _, screen = shown.partition("\n")
     typed = re.findall(r"^\(ModPdb\) (.*)$", screen, re.MULTILINE)
     arguments = [sys.executable, *shlex.split(command)[2:]]
-    printed, status = session(arguments, typed, cwd=home)
+    printed, status = session(arguments, typed, cwd=tmp_path)
     assert status == 0
-    printed = printed.replace(str(home), SHOWN_HOME)
+    printed = printed.replace(str(tmp_path), SHOWN_HOME)
     pattern = ".*?".join(re.escape(part) for part in re.split(r"^…\n", screen, flags=re.MULTILINE))
     if not re.fullmatch(pattern + r"\s*", printed, re.DOTALL):
         assert printed == screen  # for the difference
 
 
 def test_there_are_transcripts() -> None:
-    assert len(TRANSCRIPTS) >= 2
+    for document in DOCUMENTS:
+        assert CONSOLE.search(document.read_text(encoding="utf-8")), document
 
 
 def test_every_command_and_stage_is_listed() -> None:

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from modpdb.commands.registry import Arguments, UsageError, command
 from modpdb.commands.targets import (
-    Held,
     Source,
     Typed,
+    chosen_modules,
     complete_paths,
     held_modules,
     matches,
     matching_modules,
     means_all,
     not_understood,
+    say_where,
     typed,
 )
 from modpdb.views.text import printable
@@ -68,7 +69,7 @@ def modules(dbg: ModPdb, arguments: Arguments) -> None:
     if isinstance(held, Source):
         _checkpoint_modules(dbg, held, target, depth, unfold, bool(type_glob))
         return
-    _say_where(dbg, held)
+    say_where(dbg, held)
     if not target.text:
         for name, root in held.roots:
             if len(held.roots) > 1:
@@ -115,22 +116,22 @@ def _chosen(source: Source, target: Typed) -> Checkpoint:
     return replace(source.checkpoint, tensors=tensors)
 
 
-def _say_where(dbg: ModPdb, held: Held) -> None:
-    if held.where:
-        names = ", ".join(name for name, _ in held.roots)
-        dbg.message(f"{printable(names)}, {held.where}")
-
-
-@command("params", options={"--stats": ""}, completes=complete_paths)
+@command("params", options={"--stats": "", "--untracked": ""}, completes=complete_paths)
 def params(dbg: ModPdb, arguments: Arguments) -> None:
-    """params [--stats] [TARGET]
+    """params [--stats | --untracked] [TARGET]
 
     The parameters: name, shape, dtype, memory, ties.
 
-    --stats reads them: least, greatest, mean, deviation, NaN and Inf. TARGET is an expression
+    --stats reads them: least, greatest, mean, deviation, NaN and Inf, and the function of
+    torch.nn.init that such values look like (a guess by statistical tests, which miss a true one
+    in 1 of 200; of a tensor of fewer than 256 values only a constant). TARGET is an expression
     that gives a module, or a path or glob of names (layers.0.*). In a conversion, the tensors
-    of the checkpoint.
+    of the checkpoint. --untracked: tensors and modules that the modules hold without registering
+    them, which parameters(), state_dict() and .to() miss, and the line that fixes it.
     """
+    if arguments.options.get("--untracked"):
+        _untracked(dbg, arguments)
+        return
     _tensors(dbg, arguments, "parameters")
 
 
@@ -143,6 +144,24 @@ def buffers(dbg: ModPdb, arguments: Arguments) -> None:
     Those that are not in the state dict are marked. TARGET and --stats as for `params`.
     """
     _tensors(dbg, arguments, "buffers")
+
+
+def _untracked(dbg: ModPdb, arguments: Arguments) -> None:
+    from modpdb.probes.module_state import named_modules
+    from modpdb.probes.untracked import untracked
+    from modpdb.views.untracked import untracked as view
+
+    if arguments.options.get("--stats"):
+        raise UsageError("--stats reads what is registered, --untracked lists what is not")
+    chosen = chosen_modules(dbg, arguments.target)
+    within = [each for path, module in chosen for each in named_modules(module, path)]
+    try:
+        held = held_modules(dbg)
+    except UsageError:  # the modules of an expression, in a frame that holds none
+        roots = chosen
+    else:
+        roots = chosen if isinstance(held, Source) else [*held.prefixed(), *chosen]
+    dbg.show(view(untracked(roots, within)))
 
 
 def _tensors(dbg: ModPdb, arguments: Arguments, kind: Literal["parameters", "buffers"]) -> None:
@@ -158,7 +177,7 @@ def _tensors(dbg: ModPdb, arguments: Arguments, kind: Literal["parameters", "buf
     if isinstance(held, Source):
         _checkpoint_tensors(dbg, held, target, kind, stats)
         return
-    _say_where(dbg, held)
+    say_where(dbg, held)
 
     itself, below = held.chooses(target.text), held.chooses(f"{target.text}.*")
 

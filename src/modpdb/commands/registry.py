@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _OWN = (
     "modules",
     "linear",
+    "attributes",
     "call_path",
     "state",
     "skeleton",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from modpdb.commands.registry import UsageError
 from modpdb.probes._static import class_name, instance_dict
-from modpdb.views.text import plural
+from modpdb.views.text import plural, printable
 
 # modpdb.probes.module_state is imported where it is used: what stands behind it would be an eighth
 # of the way to the first prompt.
@@ -189,7 +189,12 @@ class Typed:
         """The module that it gives, None where it gives none."""
         from modpdb.probes.module_state import is_module
 
-        return self.value if self.value is not _MISSING and is_module(self.value) else None
+        return self.value if self.has_value and is_module(self.value) else None
+
+    @property
+    def has_value(self) -> bool:
+        """Whether the text is an expression that gave a value."""
+        return self.value is not _MISSING
 
 
 def typed(dbg: ModPdb, text: str) -> Typed:
@@ -225,6 +230,29 @@ def matching_modules(held: Held, target: Typed) -> list[tuple[str, Any]]:
     if not found:
         raise UsageError(not_understood(target, "no module path", (p for p, _ in held.named())))
     return list(found.values())
+
+
+def chosen_modules(dbg: ModPdb, text: str) -> list[tuple[str, Any]]:
+    """(expression or path, module) of what *text* means: an expression, a path or a glob of
+    paths; without one the modules that the frame holds.
+
+    Raises UsageError where that is none, or a checkpoint.
+    """
+    target = typed(dbg, text)
+    if target.module is not None:
+        return [(text, target.module)]
+    held = held_modules(dbg)
+    if isinstance(held, Source):
+        raise UsageError("a checkpoint's tensors are being converted here: there are no modules")
+    say_where(dbg, held)
+    return matching_modules(held, target) if text else list(held.roots)
+
+
+def say_where(dbg: ModPdb, held: Held) -> None:
+    """Name the frame that holds the modules where it is not the current one."""
+    if held.where:
+        names = ", ".join(name for name, _ in held.roots)
+        dbg.message(f"{printable(names)}, {held.where}")
 
 
 def not_understood(target: Typed, what: str, names: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ from modpdb.probes._torch import torch_or_none
 
 # Dispatch keys by device type, where upper case does not make the one of the other.
 _KEYS = {"meta": "Meta", "privateuseone": "PrivateUse1", "lazy": "Lazy", "vulkan": "Vulkan"}
+_DECORATORS = 16  # followed through: __wrapped__ may lead round in a circle
 _ROW = re.compile(r"^(?P<key>\w+): (?:\w+ )?registered at (?P<place>\S+) \[(?P<kind>[^\]]+)\]$")
 
 
@@ -71,7 +72,7 @@ def source_of(function: Any) -> Source:
     """Name, file and line of a function, method, partial or callable object; nothing is called."""
     while True:
         if is_a(function, functools.partial):
-            function = function.func
+            function = functools.partial.func.__get__(function)
         elif is_a(function, types.MethodType):
             function = function.__func__
         else:
@@ -86,6 +87,26 @@ def source_of(function: Any) -> Source:
     if isinstance(called, types.FunctionType):
         return Source(name, called.__code__.co_filename, called.__code__.co_firstlineno)
     return Source(name)
+
+
+def undecorated(function: Any) -> Any:
+    """The function that decorators made by functools.wraps stand around, else *function*."""
+    return peeled(function)[0]
+
+
+def peeled(function: Any) -> tuple[Any, tuple[types.CodeType, ...]]:
+    """The function that functools.wraps says is inside, and the code of what is wrapped around.
+
+    A method or partial is left as it is; only plain functions are looked into.
+    """
+    around: list[types.CodeType] = []
+    while is_a(function, types.FunctionType) and len(around) < _DECORATORS:
+        inner = instance_dict(function).get("__wrapped__")
+        if inner is None:
+            break
+        around.append(function.__code__)
+        function = inner
+    return function, tuple(around)
 
 
 def linear_builtin() -> Builtin:

@@ -9,8 +9,9 @@ from typing import Any
 
 from modpdb.probes._static import class_attribute, class_name, instance_dict, is_a
 from modpdb.probes._torch import torch_or_none
-from modpdb.probes.builtins import Operator, Source, operator, source_of
+from modpdb.probes.builtins import Operator, Source, operator, peeled, source_of
 from modpdb.probes.forward_source import read_calls
+from modpdb.probes.hooks import Hook, call_hooks
 from modpdb.probes.known_calls import (
     Prediction,
     attention_backends,
@@ -20,16 +21,14 @@ from modpdb.probes.known_calls import (
 )
 from modpdb.probes.linear_branch import Branch, kinds_of_input, surroundings
 from modpdb.probes.linear_layer import (
-    Hook,
     class_names,
     held_in,
-    hooks_of,
     operand,
     registered,
 )
 from modpdb.probes.module_state import is_initialised, is_module, uncompiled
 from modpdb.probes.source_calls import Called, Given, Reading
-from modpdb.probes.source_names import MISSING, undecorated
+from modpdb.probes.source_names import MISSING
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +94,7 @@ def call_path(
         class_name=_class_name(target),
         held_in=f"{holder} of {class_name(type(owner))}" if holder else "",
         classes=class_names(target),
-        hooks=(*hooks_of(target), *(hooks_of(inner) if inner is not target else ())),
+        hooks=(*call_hooks(target), *(call_hooks(inner) if inner is not target else ())),
         call=None if call is torch.nn.Module.__call__ or compiled else source_of(call),
         forward=forward,
         reading=reading,
@@ -113,7 +112,7 @@ def _of_function(function: Any, path: str, given: Given | None) -> CallPath:
     plain = function.__func__ if is_a(function, types.MethodType) else function
     if not is_a(plain, types.FunctionType) and not is_a(plain, types.BuiltinFunctionType):
         raise TypeError(f"a {class_name(type(function))} is neither a module nor a function")
-    inner, around = undecorated(plain)
+    inner, around = peeled(plain)
     forward = Forward(source_of(inner), "called directly", _wrappers(around))
     name = plain.__name__ if is_a(plain, types.BuiltinFunctionType) else ""
     operators: tuple[Operator, ...] = ()
@@ -160,7 +159,7 @@ def _forward(module: Any) -> tuple[Forward, Any]:
     if function is MISSING or function is torch.nn.Module.forward:
         return Forward(Source("forward"), "missing"), MISSING
     plain = function.__func__ if is_a(function, types.MethodType) else function
-    original, around = undecorated(plain)
+    original, around = peeled(plain)
     compiled = state.get("_compiled_call_impl") is not None
     word = "compiled" if compiled else "the class's own"
     word = "set on the instance" if own is not None else word
@@ -188,7 +187,7 @@ def code_of(target: Any) -> types.CodeType | None:
     """The code of the Python function whose lines a run is told by; None where there is none."""
     function = _forward(target)[1] if is_module(target) else target
     function = function.__func__ if is_a(function, types.MethodType) else function
-    function, _ = undecorated(function)
+    function, _ = peeled(function)
     return function.__code__ if is_a(function, types.FunctionType) else None
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from modpdb.probes._static import class_name, instance_dict, is_a
 from modpdb.probes._torch import torch_or_none
-from modpdb.probes.builtins import is_operator, source_of
+from modpdb.probes.builtins import is_operator, peeled, source_of
 from modpdb.probes.module_state import is_module, named_modules
 from modpdb.probes.source_calls import Called, Given, Kind, Reading
 from modpdb.probes.source_names import (
@@ -23,7 +23,6 @@ from modpdb.probes.source_names import (
     attribute,
     says_tensor,
     tree_of,
-    undecorated,
 )
 from modpdb.probes.source_operators import (
     ANSWERED,
@@ -69,7 +68,7 @@ def read_calls(
     """
     if is_a(function, types.MethodType):
         function, owner = function.__func__, function.__self__
-    function, _ = undecorated(function)
+    function, _ = peeled(function)
     if not is_a(function, types.FunctionType):
         return Reading(problem=f"a {class_name(type(function))} has no Python source")
     tree = tree_of(function)
@@ -357,7 +356,7 @@ class _Reader:
         owner = MISSING
         if is_a(target, types.MethodType):
             target, owner = target.__func__, target.__self__
-        target, _ = undecorated(target)
+        target, _ = peeled(target)
         if not is_a(target, types.FunctionType):
             return MISSING
         own = str(target.__module__).startswith("torch.")

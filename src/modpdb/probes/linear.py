@@ -17,6 +17,7 @@ from modpdb.probes.builtins import (
     linear_builtin,
     linear_cpp,
 )
+from modpdb.probes.hooks import Hook, call_hooks
 from modpdb.probes.linear_branch import (
     Branch,
     Call,
@@ -27,15 +28,12 @@ from modpdb.probes.linear_branch import (
     tensor_facts,
 )
 from modpdb.probes.linear_layer import (
-    Hook,
     Operand,
     child,
     class_names,
     features,
     forward_of,
     held_in,
-    hooks_of,
-    is_hooked,
     kind_of,
     operand,
     registered,
@@ -163,7 +161,7 @@ def linear_path(layer: Any, path: str = "", x: Any = None, owner: Any = None) ->
         out_features=outs,
         weight=weight,
         bias=bias,
-        hooks=(*hooks_of(layer), *(hooks_of(inner) if inner is not layer else ())),
+        hooks=(*call_hooks(layer), *(call_hooks(inner) if inner is not layer else ())),
         forward=forward,
         forward_is=forward_is,
         builtin=linear_builtin(),
@@ -307,6 +305,6 @@ def _row(path: str, kind: str, module: Any, shared_with: str) -> LinearRow:
         out_features=outs,
         bias=bias.place not in ("none", "missing"),
         dtype=weight.tensor.dtype if weight.tensor else "",
-        hooked=is_hooked(module),
+        hooked=any(not hook.everywhere for hook in call_hooks(module)),
         shared_with=shared_with,
     )

@@ -6,7 +6,6 @@ Everything is read from instance and class dicts, so that no property, `__getatt
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
@@ -23,25 +22,8 @@ from modpdb.probes._torch import torch_or_none
 from modpdb.probes.builtins import Source, source_of
 from modpdb.probes.linear_branch import TensorFacts, tensor_facts
 
-# In the order in which Module._call_impl takes them up, those for all modules first.
-_HOOKS = (
-    ("forward pre-hook", "forward_pre_hooks"),
-    ("backward pre-hook", "backward_pre_hooks"),
-    ("forward hook", "forward_hooks"),
-    ("backward hook", "backward_hooks"),
-)
-
 # Where Module.__getattr__ looks for a tensor, in its order.
 _REGISTRIES = ("_parameters", "_buffers")
-
-
-@dataclass(frozen=True, slots=True)
-class Hook:
-    """A hook that a call of the module sets off; everywhere: registered for all modules."""
-
-    kind: str
-    function: Source
-    everywhere: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +102,7 @@ def operand(layer: Any, name: str) -> Operand:
     torch = torch_or_none()
     in_class = class_attribute(type(layer), name)
     if is_a(in_class, property):
-        return Operand(name, "property", note=_originals(layer, name))
+        return Operand(name, "property", note=originals(layer, name))
     if name not in instance_dict(layer) and is_a(in_class, FunctionType):
         return Operand(name, "method", note=f"packed; {name}() unpacks a copy")
     state = instance_dict(layer)
@@ -142,7 +124,7 @@ def operand(layer: Any, name: str) -> Operand:
     return Operand(name, place, tensor_facts(value), note)
 
 
-def _originals(layer: Any, name: str) -> str:
+def originals(layer: Any, name: str) -> str:
     """What a parametrized weight is computed from; it is not computed here."""
     lists = child(layer, "parametrizations")
     chain = None if lists is None else child(lists, name)
@@ -168,27 +150,6 @@ def features(layer: Any, weight: Operand) -> tuple[int | None, int | None]:
     declared = [instance_dict(layer).get(name) for name in ("out_features", "in_features")]
     outs, ins = (each if isinstance(each, int) and each > 0 else None for each in declared)
     return outs, ins
-
-
-def hooks_of(layer: Any) -> tuple[Hook, ...]:
-    """The hooks that one call sets off, in that order.
-
-    Backward hooks are set up by the forward call and run by a later backward().
-    """
-    shared = vars(sys.modules["torch.nn.modules.module"])
-    found = []
-    for kind, registry in _HOOKS:
-        for hook in shared.get(f"_global_{registry}", {}).values():
-            found.append(Hook(kind, source_of(hook), everywhere=True))
-        for hook in registered(layer, f"_{registry}").values():
-            found.append(Hook(kind, source_of(hook), everywhere=False))
-    return tuple(found)
-
-
-def is_hooked(layer: Any) -> bool:
-    """Whether the layer has hooks of its own."""
-    state = instance_dict(layer)
-    return any(state.get(f"_{registry}") for _, registry in _HOOKS)
 
 
 def forward_of(layer: Any) -> tuple[Source, str]:

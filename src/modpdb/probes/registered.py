@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from modpdb.probes._static import instance_dict, is_a
 from modpdb.probes._torch import torch_or_none, undisturbed
+from modpdb.probes.initialisation import Fans, Initialisation, fans, initialisation
 from modpdb.probes.module_state import entries
 from modpdb.probes.tensors import (
     NoStatistics,
@@ -33,6 +34,7 @@ class TensorRow:
     tied: tuple[str, ...] = ()  # the tensor's other names
     notes: tuple[str, ...] = ()
     statistics: Statistics | None = None
+    initialisation: Initialisation | None = None  # of a parameter that has statistics
     no_statistics: str = ""  # why, where they were asked for and there are none
     file: str = ""  # of a checkpoint's tensor
     frozen: bool = False  # a parameter that requires no gradient
@@ -119,26 +121,43 @@ def _notes(torch: Any, name: str, tensor: Any, state: dict[str, Any]) -> Iterato
 def _with_statistics(
     found: list[tuple[str, Any, dict[str, Any]]], rows: list[TensorRow]
 ) -> list[TensorRow]:
-    known: dict[int, Statistics | str] = {}
+    known: dict[int, TensorRow] = {}
     full = []
-    for (_, tensor, _), row in zip(found, rows, strict=True):
+    for (_, tensor, state), row in zip(found, rows, strict=True):
         if row.facts is None:
             full.append(row)
             continue
         if id(tensor) not in known:
-            known[id(tensor)] = _statistics_or_reason(tensor)
-        full.append(_described(row, known[id(tensor)]))
+            known[id(tensor)] = _described(row, tensor, state)
+        read = known[id(tensor)]
+        full.append(
+            replace(
+                row,
+                statistics=read.statistics,
+                no_statistics=read.no_statistics,
+                initialisation=read.initialisation,
+            )
+        )
     return full
 
 
-def _statistics_or_reason(tensor: Any) -> Statistics | str:
+def _described(row: TensorRow, tensor: Any, state: dict[str, Any]) -> TensorRow:
     try:
-        return statistics(tensor)
+        read = statistics(tensor)
     except NoStatistics as reason:
-        return str(reason)
+        return replace(row, no_statistics=str(reason))
+    guess = None
+    if row.facts is not None and row.name.rpartition(".")[2] in dict(entries(state, "_parameters")):
+        fan = fans(row.facts.shape) or _fans_beside(state)
+        guess = initialisation(tensor, read, fan)
+    return replace(row, statistics=read, initialisation=guess)
 
 
-def _described(row: TensorRow, found: Statistics | str) -> TensorRow:
-    if isinstance(found, str):
-        return replace(row, no_statistics=found)
-    return replace(row, statistics=found)
+def _fans_beside(state: dict[str, Any]) -> Fans | None:
+    """A bias goes by its weight's: nn.Linear's is uniform within 1/√fan_in as well."""
+    torch = torch_or_none()
+    weight = dict(entries(state, "_parameters")).get("weight")
+    if weight is None or not is_a(weight, torch.Tensor):
+        return None
+    with undisturbed(torch):
+        return fans(TensorReader(torch).facts(weight).shape)

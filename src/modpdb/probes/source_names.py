@@ -51,21 +51,6 @@ class Place:
         return found if type(found) is types.FunctionType else MISSING
 
 
-def undecorated(function: Any) -> tuple[Any, tuple[types.CodeType, ...]]:
-    """The function that functools.wraps says is inside, and the code of what is wrapped around.
-
-    A method or partial is left as it is; only plain functions are looked into.
-    """
-    around: list[types.CodeType] = []
-    while is_a(function, types.FunctionType):
-        inner = instance_dict(function).get("__wrapped__")
-        if inner is None or len(around) > 20:
-            break
-        around.append(function.__code__)
-        function = inner
-    return function, tuple(around)
-
-
 def tree_of(function: types.FunctionType) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
     """The syntax tree of *function* with the file's line numbers; None where no source is found,
     as for what was typed at a prompt, for a lambda, and where the file has changed meanwhile."""

@@ -16,8 +16,8 @@ from modpdb.probes.observing import Seen
 from modpdb.probes.source_calls import Called
 from modpdb.views.folding import folded
 from modpdb.views.grid import Grid
+from modpdb.views.places import short_file
 from modpdb.views.text import printable, shape
-from modpdb.views.way import short_file
 
 # What operators do with memory within themselves: in a table of calls it hides the rest.
 _ALLOCATION = frozenset({"as_strided", "empty", "empty_strided", "empty_like", "resize_"})

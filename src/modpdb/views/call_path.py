@@ -16,6 +16,7 @@ from modpdb.probes.matching import as_op, disagreement, matched
 from modpdb.probes.observing import Run, Seen
 from modpdb.probes.scripting import Scripted
 from modpdb.views.call_listing import Listing, aligned, most
+from modpdb.views.places import defined, short_file
 from modpdb.views.text import plural, printable
 from modpdb.views.way import (
     Lines,
@@ -26,8 +27,6 @@ from modpdb.views.way import (
     numbered,
     op_text,
     ops_text,
-    place,
-    short_file,
 )
 
 _FORWARD_WORDS = {
@@ -86,15 +85,15 @@ def _call(data: CallPath) -> Lines:
     if not data.initialised:
         return [Text("before super().__init__(): a call raises AttributeError", "yellow")]
     if data.call is not None:
-        own = Text("by a __call__ of its own: ", "yellow").append_text(place(data.call))
+        own = Text("by a __call__ of its own: ", "yellow").append_text(defined(data.call))
         lines.insert(0, own)
     return lines
 
 
 def _forward(data: CallPath) -> Lines:
-    lines = [place(data.forward.source)]
+    lines = [defined(data.forward.source)]
     for wrapper in data.forward.wrappers:
-        lines.append(Text("inside ").append_text(place(wrapper)))
+        lines.append(Text("inside ").append_text(defined(wrapper)))
     if data.forward.state in _FORWARD_WORDS:
         lines.append(Text(_FORWARD_WORDS[data.forward.state], "yellow"))
     return lines

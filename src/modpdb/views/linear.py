@@ -18,6 +18,7 @@ from modpdb.probes.linear_layer import Operand
 from modpdb.probes.profiling import Observation, difference
 from modpdb.probes.tensors import short_dtype
 from modpdb.views.folding import folded
+from modpdb.views.places import defined
 from modpdb.views.text import plural, printable, shape
 from modpdb.views.way import (
     Lines,
@@ -28,7 +29,6 @@ from modpdb.views.way import (
     numbered,
     op_text,
     ops_text,
-    place,
     short_class,
 )
 
@@ -111,7 +111,7 @@ def _operand(operand: Operand) -> Text:
 
 
 def _forward(data: LinearPath) -> Lines:
-    lines = [place(data.forward)]
+    lines = [defined(data.forward)]
     if data.forward_is in _FORWARD_WORDS:
         lines.append(Text(_FORWARD_WORDS[data.forward_is], style="yellow"))
     return lines
@@ -120,7 +120,7 @@ def _forward(data: LinearPath) -> Lines:
 def _builtin(builtin: Builtin) -> Lines:
     if not builtin.is_target:
         replaced = Text(f"F.linear is not {builtin.target}: it was replaced by", style="yellow")
-        return [replaced, place(builtin.source)]
+        return [replaced, defined(builtin.source)]
     rows = [("type", builtin.type_name), ("file", builtin.library)]
     rows += zip(("doc", ""), builtin.doc, strict=False)
     error = builtin.source_error.partition(":")[0]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from modpdb.probes.initialisation import Initialisation
 from modpdb.probes.registered import NONE, TensorRow
 from modpdb.probes.tensors import Statistics
 from modpdb.probes.tree import Fold, ModuleFacts, ModuleTree, folds, walk
@@ -352,6 +353,8 @@ def _tensor_words(row: TensorRow) -> Iterator[tuple[str, str]]:
         yield note, "yellow"
     if row.tied:
         yield f"tied with {', '.join(row.tied)}", "yellow"
+    if row.initialisation is not None:
+        yield _initialisation_words(row.initialisation), "dim"
     if row.file:  # of several; a single one is named with the total
         yield row.file, "dim"
 
@@ -361,11 +364,22 @@ def _statistics_words(found: Statistics) -> Iterator[tuple[str, str]]:
         yield f"{found.nan:,} NaN", "bold red"
     if found.inf:
         yield f"{found.inf:,} Inf", "bold red"
-    if found.minimum is not None:
+    constant = found.minimum == found.maximum and found.elements > 1
+    if found.minimum is not None and constant and not (found.nan or found.inf):
+        yield f"all {found.minimum:.4g}", ""
+    elif found.minimum is not None:
         extremes = f"[{found.minimum:.4g}, {found.maximum:.4g}]"
         yield f"{extremes} μ {found.mean:.3g} σ {found.std:.3g}", ""
     elif not found.elements:
         yield "empty", "dim"
+
+
+def _initialisation_words(found: Initialisation) -> str:
+    if found.kind == "too few":
+        return "init: too few values"
+    if not found.functions:
+        return f"looks {found.kind}"
+    return f"looks like {' or '.join(found.functions[:2])}"
 
 
 def tensor_total(rows: Sequence[TensorRow]) -> str:

@@ -15,8 +15,8 @@ from modpdb.probes.state_run import Kept, Ran
 from modpdb.probes.tree import joined
 from modpdb.views.folding import folded, in_blocks
 from modpdb.views.grid import Grid, without_empty
-from modpdb.views.way import place
 from modpdb.views.modules import tensor_cells, tensor_notes, tensor_total
+from modpdb.views.places import defined
 from modpdb.views.text import plural, printable, size
 
 _INDENT = "  "
@@ -144,7 +144,7 @@ def _code_grid(found: Sequence[StateCode], key: str = "") -> Grid:
         name = Text(_INDENT + printable(path or each.class_name))
         name.append(f"  {times:,} ×" if times > 1 else "", "bold")
         kind = "" if key else each.kind
-        cells.append((name, Text(kind, "cyan"), place(each.source)))
+        cells.append((name, Text(kind, "cyan"), defined(each.source)))
     return Grid(cells, wrap=0)
 
 

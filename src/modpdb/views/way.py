@@ -8,9 +8,10 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from modpdb.probes.builtins import Kernel, Source
+from modpdb.probes.builtins import Kernel
+from modpdb.probes.hooks import Hook
 from modpdb.probes.linear_branch import Branch, Op
-from modpdb.probes.linear_layer import Hook
+from modpdb.views.places import defined
 from modpdb.views.text import printable
 
 CERTAINTY_STYLE = {
@@ -47,22 +48,9 @@ def hooked_call(hooks: Sequence[Hook]) -> Lines:
         return [Text("__call__ → _call_impl → forward: no hooks, the fast path")]
     lines = [Text("__call__ → _call_impl, with hooks in this order:")]
     for hook in hooks:
-        line = Text(f"{hook.kind}  ").append_text(place(hook.function))
+        line = Text(f"{hook.kind}  ").append_text(defined(hook.function))
         lines.append(line.append("  for all modules" if hook.everywhere else ""))
     return lines
-
-
-def place(source: Source) -> Text:
-    text = Text(printable(source.name))
-    if source.file:
-        text.append(f"  {short_file(source.file)}:{source.line}", style="dim")
-    return text
-
-
-def short_file(file: str) -> str:
-    """The path from the package on: …/torch/nn/modules/linear.py."""
-    _, found, rest = file.rpartition("site-packages/")
-    return printable(f"…/{rest}" if found else file)
 
 
 def dispatcher(operator: str, kernels: Sequence[Kernel]) -> Lines:
