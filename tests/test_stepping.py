@@ -143,6 +143,18 @@ def test_post_mortem_stands_where_plumbing_raised(run, modpdb_run, tmp_path: Pat
     ]
 
 
+def test_a_broken_preset_does_not_end_a_session(modpdb_run, tmp_path: Path) -> None:
+    preset = tmp_path / "modpdb" / "presets" / "broken.toml"
+    preset.parent.mkdir(parents=True)
+    preset.write_text('name = "x"\nscripts = []\ndefault = []\nplumbing = 3\n')
+    (tmp_path / "script.py").write_text("x = 1\nx = 2\nprint('done')\n")
+    env = {"XDG_CONFIG_HOME": str(tmp_path)}
+    done = modpdb_run(["--no-preset", "script.py"], "s\nw\nc\n", env=env, cwd=tmp_path)
+    assert done.stdout.endswith("done\n") and done.returncode == 0
+    done = modpdb_run(["script.py"], "c\n", env=env, cwd=tmp_path)
+    assert "broken.toml: plumbing: found 3, expected a list of strings" in done.stderr
+
+
 def test_a_preset_adds_to_the_generic_one() -> None:
     from modpdb.presets import GENERIC, all_presets
 

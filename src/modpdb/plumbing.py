@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import types
+from pathlib import Path
 
+from modpdb import presets
 from modpdb.breakpoints.locations import Spec
-from modpdb.presets import GENERIC, Preset, preset_named
+from modpdb.presets import Preset, read_preset
 
 
 class Plumbing:
@@ -19,8 +21,8 @@ class Plumbing:
 
     @classmethod
     def generic(cls) -> Plumbing:
-        """That of any script."""
-        return cls(preset_named(GENERIC))
+        """That of any script: modpdb's own, whatever the user's presets are like."""
+        return cls(read_preset(Path(presets.__file__).with_name(f"{presets.GENERIC}.toml")))
 
     def __contains__(self, frame: types.FrameType) -> bool:
         """Whether *frame* runs plumbing: asked at every call while somebody steps."""
