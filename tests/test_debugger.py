@@ -352,7 +352,7 @@ def test_help_lists_ours_first() -> None:
     said = debug(sample, "help", "help linear-path", "modules?", "help where", "c")
     assert said.index("modpdb's commands") < said.index("Documented commands")
     assert "linear-path, lp      A linear layer's way" in said
-    assert "modules [-d N] [-t TYPE] [--unfold] [TARGET]" in said
+    assert "modules [-d N] [-t TYPE] [--unfold] [--skeleton] [TARGET]" in said
     assert "Print a stack trace" in said
 
 

@@ -126,7 +126,7 @@ def test_an_exception_is_looked_at_in_the_model(at_model, llama) -> None:
     finally:
         layer.down_proj.weight = weight
     assert "*** RuntimeError: mat1 and mat2 shapes cannot be multiplied" in said
-    assert "((ModPdb)) 'Linear'\n" in said and "(ModPdb) 'on'\n" in said
+    assert "((ModPdb)) 'LlamaMLP'\n" in said and "(ModPdb) 'on'\n" in said
     assert "given up" not in said
 
 

@@ -29,12 +29,12 @@ def test_what_it_changes_stays_there(capfd: pytest.CaptureFixture[str]) -> None:
         print("noise")
         os.write(2, b"noise")
         os.environ["MODPDB_TEST"] = "1"
-        sys.modules["made_up"] = sys
+        sys.modules["made_in_the_copy"] = sys
         seen.append(1)
         return len(seen)
 
     assert in_fork(change, nothing) == 1
-    assert seen == [] and "MODPDB_TEST" not in os.environ and "made_up" not in sys.modules
+    assert seen == [] and "MODPDB_TEST" not in os.environ and "made_in_the_copy" not in sys.modules
     assert capfd.readouterr() == ("", "")
 
 
