@@ -21,7 +21,8 @@ REQUIREMENTS = (
 TORCH_FREE = (
     *("tests/test_cli.py", "tests/test_launcher.py", "tests/test_rcfile.py"),
     *("tests/test_debugger.py", "tests/test_hostile.py", "tests/differential"),
-    *("tests/test_threads.py", "tests/test_stops.py"),
+    *("tests/test_threads.py", "tests/test_stops.py", "tests/test_stepping.py"),
+    "tests/test_nested.py",
     *("tests/commands", "tests/presets", "tests/breakpoints", "tests/prompt"),
 )
 

@@ -3,9 +3,12 @@
 import functools
 
 import pytest
-import torch
-from test_targets import Model, Owner, Prompt, piped  # noqa: F401
-from torch import nn
+
+torch = pytest.importorskip("torch")
+
+from test_targets import Model, Owner, Prompt, piped  # noqa: E402, F401
+
+nn = torch.nn
 
 
 @pytest.fixture
