@@ -25,11 +25,11 @@ from typing import Any
 
 from benchmarks.conversions import conversion, conversion_with_preset
 from benchmarks.first_prompt import first_prompt
+from benchmarks.forward_passes import forward_checked, forward_recorded
 from benchmarks.measuring import Measured, Result, Row, run
 from benchmarks.module_trees import llama_against_torchinfo, mixture_of_experts
 from benchmarks.native_speed import false_condition, imports, loop, patching, tracepoint
 from benchmarks.pythons import on_each, one_of_each_minor
-from benchmarks.recordings import forward_recorded
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = (
@@ -73,6 +73,13 @@ ROWS = (
         "plain",
         1.1,
         forward_recorded,
+    ),
+    Row(
+        "break-nan",
+        "a forward pass of a 148M Gemma 3, 128 tokens, every module looked at by break-nan",
+        "plain",
+        1.05,
+        forward_checked,
     ),
     Row(
         "conversion",

@@ -20,9 +20,9 @@ from benchmarks import (
     dap,
     debuggers,
     first_prompt,
+    forward_passes,
     native_speed,
     pythons,
-    recordings,
 )
 from benchmarks.debuggers import NEVER, Program
 from benchmarks.first_prompt import MODPDB, PDBPP, SCRIPT, Debugger, check_no_torch, started
@@ -574,8 +574,11 @@ def test_place_in_the_conversion_is_found_in_old_and_new_trees(tmp_path: Path, f
     assert (place.file, place.line) == (tmp_path / file, 3)
 
 
-def test_record_row() -> None:
-    measured = recordings.forward_recorded(1, size="tiny")
+@pytest.mark.parametrize(
+    "measure", [forward_passes.forward_recorded, forward_passes.forward_checked]
+)
+def test_rows_of_a_forward_pass(measure: Callable[..., Measured]) -> None:
+    measured = measure(1, size="tiny")
     assert len(measured.ours) == len(measured.theirs) == 1 and not measured.beside
 
 
