@@ -67,9 +67,9 @@ def run(modpdb_run, tmp_path: Path):
 
 
 def test_step_passes_through_plumbing_and_stops_in_what_it_calls(run) -> None:
-    _, stops = run("s\n" * 8)
+    _, stops = run("s\n" * 7)
     assert stops == [
-        *("9 helper", "10 helper", "10 helper"),
+        *("10 helper", "10 helper"),
         *("15 work", "17 work", "18 work", "20 work", "20 work"),
     ]
 

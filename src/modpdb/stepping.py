@@ -51,6 +51,18 @@ class SteppingPdb(TracingPdb):
             return True
         return frame not in self.plumbing
 
+    def user_call(self, frame: types.FrameType, argument_list: Any) -> None:
+        """pdb's stops at the call and then at the first line: where plumbing was passed through,
+        at the first line only, as `into`."""
+        if not self._passed_through(frame.f_back) or frame in self.plumbing:
+            super().user_call(frame, argument_list)
+
+    def _passed_through(self, caller: types.FrameType | None) -> bool:
+        """Whether *caller* is plumbing in which nobody has stopped."""
+        if self._raw or caller is None or id(caller) == self._stands_in:
+            return False
+        return caller in self.plumbing
+
     def set_return(self, frame: types.FrameType) -> None:
         """bdb's waits in the caller for an exception (all versions): in one that can stop."""
         super().set_return(frame)

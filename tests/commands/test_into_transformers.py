@@ -50,7 +50,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> str:
 
     folder = tmp_path_factory.mktemp("into")
     (folder / "script.py").write_text(SCRIPT)
-    typed = "c\ntbreak run\nc\nn\nn\ns\ns\nw\n" + "into\n" * MOST
+    typed = "c\ntbreak run\nc\nn\nn\ns\nw\n" + "into\n" * MOST
     done = run_python(["-m", "modpdb", "script.py"], typed, cwd=folder)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
     return done.stdout
@@ -67,8 +67,7 @@ def test_into_meets_every_module_in_the_order_that_hooks_see(said: str) -> None:
 
 def test_step_goes_from_a_models_call_to_its_forward(said: str) -> None:
     answers = said.split("(ModPdb) ")
-    call, line, where = answers[6:9]
-    assert call.startswith("--Call--\n") and "\nGemma3ForCausalLM.forward\n-> @" in call
+    line, where = answers[6:8]
     assert "3 frames hidden" in line
     assert "\nGemma3ForCausalLM.forward\n-> outputs: BaseModelOutputWithPast" in line
     assert re.findall(r"\(\d+\)([\w<>]+)\(\)\n", where) == ["<module>", "run", "forward"]
