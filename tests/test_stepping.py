@@ -67,10 +67,11 @@ def run(modpdb_run, tmp_path: Path):
 
 
 def test_step_passes_through_plumbing_and_stops_in_what_it_calls(run) -> None:
-    _, stops = run("s\n" * 7)
+    """From a call through plumbing to the first line, which is what `into` stops at, too."""
+    _, stops = run("s\n" * 6)
     assert stops == [
         *("10 helper", "10 helper"),
-        *("15 work", "17 work", "18 work", "20 work", "20 work"),
+        *("17 work", "18 work", "20 work", "20 work"),
     ]
 
 
