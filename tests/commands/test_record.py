@@ -249,10 +249,18 @@ def test_in_a_program(modpdb_run: Any, tmp_path: Path) -> None:
 
 
 def test_before_torch(modpdb_run: Any, tmp_path: Path) -> None:
+    """It begins with the first module that is called, and before that does not disturb."""
     script = tmp_path / "run.py"
+    script.write_text(PROGRAM)
+    lines = ["record *.1", "record", "c"]
+    done = modpdb_run([script], "b 14\n" + "\n".join([*lines, "activations", "c"]), cwd=tmp_path)
+    waits = "recording 1, modules *.1, as soon as torch is imported"
+    assert f"{waits}; `record stop` ends it\n" in done.stdout and f"{waits}\n" in done.stdout
+    assert "recording 1: 1 call of 1 module" in done.stdout
+
     script.write_text("print(1)\n")
-    done = modpdb_run([script], "record\nactivations\nc\n", cwd=tmp_path)
-    assert "*** torch is not imported yet: record once the script has imported it" in done.stdout
+    done = modpdb_run([script], "record\nrecord stop\nactivations\nc\n", cwd=tmp_path)
+    assert "nothing recorded: no module was called" in done.stdout
 
 
 def test_a_fork_leaves_the_file_to_its_parent(modpdb_run: Any, tmp_path: Path) -> None:

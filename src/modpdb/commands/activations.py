@@ -6,13 +6,16 @@ import atexit
 import os
 import re
 import sys
+import types
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modpdb.breakpoints.locations import Spec
 from modpdb.commands.registry import COMMANDS, Arguments, UsageError, command
 from modpdb.commands.targets import complete_paths, matches
+from modpdb.probes._torch import torch_or_none
 from modpdb.views.text import plural, printable, size
 
 # Probes are imported where they are used: the way to the first prompt is short.
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 _KEPT = 8  # recordings in memory
 _SUFFIX = ".safetensors"
+_MODULE_CALL = Spec("torch.nn.modules.module", "Module._wrapped_call_impl")
 
 
 @dataclass(slots=True)
@@ -35,17 +39,40 @@ class _Running:
     glob: str
     writer: RecordingWriter | None
     dbg: ModPdb
-    searches: list[Any] = field(default_factory=list)  # for the functions of --calls
+    searches: list[Any] = field(default_factory=list)
+    waits: bool = False  # for torch to be imported
 
     @property
     def recording(self) -> Recording:
         return self.recorder.recording
 
+    def begin(self) -> None:
+        """Now, or where torch is not imported yet with the first module that is called."""
+        if torch_or_none() is not None:
+            self.recorder.start()
+            return
+        self.waits = True
+        self.searches.append(
+            self.dbg.locator.search(
+                _MODULE_CALL, lambda code: self.dbg.engine.watch(code, self._called)
+            )
+        )
+
+    def _called(self, frame: types.FrameType) -> bool:
+        """A module is called; torch looks for hooks after that."""
+        if self.waits:
+            self.waits = False
+            self.recorder.start()
+        self.dbg.engine.unwatch(self._called)
+        return False
+
     def end(self) -> None:
         """Take the hooks off, and save what is to be saved. RecordingError where it cannot be."""
         self.recorder.stop()
+        self.waits = False
         if self.searches:
             self.dbg.engine.unwatch(self.recorder.returned)
+            self.dbg.engine.unwatch(self._called)
             for each in self.searches:
                 self.dbg.locator.forget(each)
         if self.writer is not None:
@@ -70,7 +97,7 @@ class _Runs:
             os.register_at_fork(after_in_child=self._forked)
         self.running = running
         self.made += 1
-        running.recorder.start()
+        running.begin()
 
     def end(self) -> _Running:
         running = self.running
@@ -142,14 +169,10 @@ def record(dbg: ModPdb, arguments: Arguments) -> None:
 
 
 def _start(dbg: ModPdb, arguments: Arguments) -> None:
-    from modpdb.probes._torch import torch_or_none
-
     glob, path = _glob_and_file(arguments.target)
     values = bool(arguments.options.get("--values"))
     if values and path is None:
         raise UsageError(f"--values needs a file to stream them to: record --values FILE{_SUFFIX}")
-    if torch_or_none() is None:
-        raise UsageError("torch is not imported yet: record once the script has imported it")
     from modpdb.probes.recorder import Recorder
     from modpdb.probes.recording import Recording
     from modpdb.probes.recording_file import RecordingError, RecordingWriter
@@ -201,6 +224,7 @@ def _said(running: _Running) -> str:
     to = f", to {running.writer.path}" if running.writer is not None else ""
     values = " with values" if running.recorder.stores else ""
     far = f": {_counts(recording)} so far" if recording.calls else ""
+    far = ", as soon as torch is imported" if running.waits else far
     return f"recording {recording.name}, {recording.what}{values}{to}{far}"
 
 

@@ -75,9 +75,10 @@ class Recorder:
     ) -> None:
         self.recording = recording
         self.stores = store is not None
-        self._torch = torch_or_none()
+        self._torch: Any = None
         self._wanted = wanted
-        self._noter = TensorNoter(self._torch, stats=stats, store=store)
+        self._stats = stats
+        self._store = store
         self._paths = ModulePaths()
         self._roots: dict[int, tuple[weakref.ref[Any], str]] = {}
         self._modules: dict[int, _Known] = {}
@@ -88,6 +89,9 @@ class Recorder:
         self._handles: list[Any] = []
 
     def start(self) -> None:
+        """From now on; torch must be imported by then."""
+        self._torch = torch_or_none()
+        self._noter = TensorNoter(self._torch, stats=self._stats, store=self._store)
         module = self._torch.nn.modules.module
         self._handles = [
             module.register_module_forward_pre_hook(self._before),
