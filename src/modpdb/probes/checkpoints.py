@@ -6,7 +6,6 @@ so that a folder with `model*` and `consolidated*` files gives the tensors that 
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterable
@@ -16,7 +15,9 @@ from typing import Any
 
 from modpdb.probes.layers import Own, own_shapes
 from modpdb.probes.registered import TensorRow
-from modpdb.probes.tensors import TensorFacts, short_dtype
+from modpdb.probes.safetensors_files import CheckpointError, TensorEntry, read_whole_header
+from modpdb.probes.safetensors_files import read_header as read_header
+from modpdb.probes.tensors import TensorFacts
 from modpdb.probes.tree import (
     ModuleNode,
     ModuleTree,
@@ -25,33 +26,6 @@ from modpdb.probes.tree import (
     Sums,
     is_number,
 )
-
-HEADER_LIMIT = 100_000_000  # bytes; safetensors' own reader refuses longer headers, too
-
-# Bits of an element, by the names in a safetensors header.
-_BITS = {
-    "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8,
-    "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
-    "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32,
-    "I64": 64, "U64": 64, "F64": 64, "C64": 64,
-}  # fmt: skip
-
-
-class CheckpointError(ValueError):
-    """A file or folder that cannot be read as a checkpoint: what was found and expected."""
-
-
-@dataclass(frozen=True, slots=True)
-class TensorEntry:
-    """A tensor of a checkpoint; None is what its file does not tell without being executed."""
-
-    name: str
-    dtype: str | None  # in short: bf16, f32, f8_e4m3
-    shape: tuple[int, ...] | None
-    nbytes: int | None
-    file: str
-    derived: bool = False  # computed while converting, as by dequantising: shape as stored
-
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -93,7 +67,7 @@ def read_checkpoint(
     problems = []
     for file in parts.files:
         try:
-            tensors += read_header(folder / file)
+            tensors += read_whole_header(folder / file).tensors
         except CheckpointError as error:
             problems.append(str(error))
     return Checkpoint(str(folder), parts.files, tuple(tensors), tuple(problems))
@@ -122,13 +96,10 @@ def parts_of(folder: Path, *, mistral: bool = False, obey_index: bool = True) ->
 
 
 def _weight_map(path: Path) -> dict[str, str]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: {error}, expected a JSON index") from None
-    weight_map = found.get("weight_map") if isinstance(found, dict) else None
-    if not isinstance(weight_map, dict) or not all(
-        isinstance(file, str) and os.path.basename(file) == file for file in weight_map.values()
+    weight_map = read_json(path, "the index").get("weight_map")
+    files = weight_map.values() if isinstance(weight_map, dict) else [None]
+    if not all(isinstance(file, str) for file in files) or any(
+        os.path.basename(file) != file for file in set(files)
     ):
         raise CheckpointError(f"{path}: 'weight_map' is no map of tensor names to file names")
     return weight_map
@@ -139,70 +110,6 @@ def _pickled(folder: Path, parts: Parts) -> Checkpoint:
     known = "shapes are" if tensors else "tensor names and shapes are"
     problem = f"{parts.files[0]}: a pickle, which is not executed to look at it; {known} not known"
     return Checkpoint(str(folder), parts.files, tuple(tensors), (problem,))
-
-
-def read_header(path: Path) -> list[TensorEntry]:
-    """The tensors that a safetensors file's header lists, by name; nothing else is read.
-
-    CheckpointError where the header is longer than the file or HEADER_LIMIT, is not JSON, or
-    an entry is not as the format says; it names file, what was found and what was expected.
-    """
-    try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            length = _header_length(path, file.read(8), size)
-            header = file.read(length)
-    except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror}") from None
-    try:
-        listed = json.loads(header.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: the header is not JSON: {error}") from None
-    if not isinstance(listed, dict):
-        raise CheckpointError(
-            f"{path}: the header is a JSON {type(listed).__name__}, not an object"
-        )
-    listed.pop("__metadata__", None)
-    data = size - 8 - length
-    return [_entry(path, name, listed[name], data) for name in sorted(listed)]
-
-
-def _header_length(path: Path, first: bytes, size: int) -> int:
-    if len(first) < 8:
-        raise CheckpointError(f"{path}: {len(first)} bytes, expected at least 8 of a header length")
-    length = int.from_bytes(first, "little")
-    if length > HEADER_LIMIT:
-        raise CheckpointError(
-            f"{path}: the header is said to have {length:,} bytes, expected up to {HEADER_LIMIT:,}"
-        )
-    if length > size - 8:
-        raise CheckpointError(
-            f"{path}: the header is said to have {length:,} bytes, but {size - 8:,} follow"
-        )
-    return length
-
-
-def _entry(path: Path, name: str, found: Any, data: int) -> TensorEntry:
-    match found:
-        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(start), int(end)]}:
-            pass
-        case _:
-            raise CheckpointError(
-                f"{path}: {name!r} has {found!r:.80}, expected dtype, shape and two data_offsets"
-            )
-    if not all(type(size) is int and size >= 0 for size in shape):
-        raise CheckpointError(f"{path}: {name!r} has the shape {shape}, expected sizes from 0 on")
-    if not 0 <= start <= end <= data:
-        raise CheckpointError(
-            f"{path}: {name!r} lies at bytes {start:,} to {end:,} of the data, which has {data:,}"
-        )
-    bits = _BITS.get(dtype)
-    if bits is not None and math.prod(shape) * bits != (end - start) * 8:
-        raise CheckpointError(
-            f"{path}: {name!r} has {end - start:,} bytes, expected "
-            f"{math.prod(shape) * bits // 8:,} for {dtype} {shape}"
-        )
-    return TensorEntry(name, short_dtype(dtype), tuple(shape), end - start, path.name)
 
 
 def tensor_rows(tensors: Iterable[TensorEntry]) -> list[TensorRow]:
