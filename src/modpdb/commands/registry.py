@@ -14,7 +14,18 @@ from modpdb.plugins import entry_points
 if TYPE_CHECKING:
     from modpdb.debugger import ModPdb
 
-_OWN = ("modules", "linear", "stages", "trace", "tensor_breaks", "saved_breaks", "gdb")
+_OWN = (
+    "modules",
+    "linear",
+    "checkpoint",
+    "hparams",
+    "gguf",
+    "stages",
+    "trace",
+    "tensor_breaks",
+    "saved_breaks",
+    "gdb",
+)
 _TOKEN = re.compile(r"(\S+)\s*(.*)", re.DOTALL)
 
 
@@ -50,7 +61,8 @@ class Command:
 
     ``options`` maps each option to the name of its value, "" for a flag. ``resumes``: the
     program runs on after it. ``needs_frame``: an rc line with it waits for the first stop.
-    ``completes`` gives candidates for the target.
+    ``completes`` gives candidates for the target. ``options_anywhere``: they may follow words of
+    the target too, as a path's do.
     """
 
     name: str
@@ -60,6 +72,7 @@ class Command:
     resumes: bool = False
     needs_frame: bool = True
     completes: Callable[[ModPdb, str], Iterable[str]] | None = None
+    options_anywhere: bool = False
 
     def parse(self, text: str) -> Arguments:
         """Split *text* into options and target.
@@ -67,7 +80,13 @@ class Command:
         Raises UsageError for an option that the command does not have or that lacks its value.
         """
         options: dict[str, str | bool] = {}
-        while (match := _TOKEN.match(text)) and is_option(match[1]):
+        before = ""
+        while match := _TOKEN.match(text):
+            if not is_option(match[1]):
+                if not self.options_anywhere:
+                    break
+                before, text = f"{before} {match[1]}", match[2]
+                continue
             name, given, value = match[1].partition("=")
             text = match[2]
             if name not in self.options:
@@ -83,7 +102,7 @@ class Command:
                     raise UsageError(f"{name} needs a value: {name} {self.options[name]}")
                 value, text = match[1], match[2]
             options[name] = value
-        return Arguments(options, text.strip())
+        return Arguments(options, f"{before} {text}".strip())
 
     def _choice(self) -> str:
         if not self.options:

@@ -1,4 +1,4 @@
-"""A checkpoint folder by its safetensors headers: no tensor data is read, no pickle executed.
+"""A checkpoint folder by its files' headers: no tensor data is read, no pickle executed.
 
 The files are chosen by the rule of llama.cpp's converter (`index_tensors` in conversion/base.py),
 so that a folder with `model*` and `consolidated*` files gives the tensors that get converted.
@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from modpdb.probes._torch import collector_paused
+from modpdb.probes.files import CheckpointError, read_json, shown
 from modpdb.probes.layers import Own, own_shapes
 from modpdb.probes.registered import TensorRow
-from modpdb.probes.safetensors_files import CheckpointError, TensorEntry, read_whole_header
+from modpdb.probes.safetensors_files import TensorEntry, read_whole_header
 from modpdb.probes.safetensors_files import read_header as read_header
 from modpdb.probes.tensors import TensorFacts
 from modpdb.probes.tree import (
@@ -28,6 +30,16 @@ from modpdb.probes.tree import (
 )
 
 @dataclass(frozen=True, slots=True)
+class Shared:
+    """Names of one tensor in a file; those of *left_out* are not among the checkpoint's own, as
+    safetensors' save_model leaves them out and notes in the metadata."""
+
+    names: tuple[str, ...]
+    file: str
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """The tensors to be converted, in the converter's order, and what was wrong on the way."""
 
@@ -36,6 +48,7 @@ class Checkpoint:
     tensors: tuple[TensorEntry, ...]
     problems: tuple[str, ...] = ()
     from_model_tensors: bool = False
+    shared: tuple[Shared, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +74,77 @@ def read_checkpoint(
     parts = parts_of(folder, mistral=mistral, obey_index=obey_index)
     if chosen:
         parts = Parts(chosen, chosen[0].endswith(".safetensors"), parts.index)
-    if not parts.safetensors:
-        return _pickled(folder, parts)
+    with collector_paused():
+        return _of_files(folder, parts)
+
+
+def _of_files(folder: Path, parts: Parts) -> Checkpoint:
+    """The tensors of all files; of one that cannot be read those that the index names."""
     tensors: list[TensorEntry] = []
+    shared: list[Shared] = []
     problems = []
     for file in parts.files:
         try:
-            tensors += read_whole_header(folder / file).tensors
+            found = read_file(folder / file)
         except CheckpointError as error:
             problems.append(str(error))
-    return Checkpoint(str(folder), parts.files, tuple(tensors), tuple(problems))
+            if not parts.safetensors:  # of others the names are not taken on trust
+                named = (name for name, place in parts.index.items() if place == file)
+                tensors += [TensorEntry(name, None, None, None, file) for name in named]
+            continue
+        tensors += found.tensors
+        shared += found.shared
+        problems += found.problems
+    if parts.index and not problems:
+        problems += _unlike_index(folder, parts, tensors)
+    return Checkpoint(
+        str(folder), parts.files, tuple(tensors), tuple(problems), shared=tuple(shared)
+    )
+
+
+def _unlike_index(folder: Path, parts: Parts, tensors: Sequence[TensorEntry]) -> list[str]:
+    """What the index and the files do not agree on."""
+    if len(tensors) == len(parts.index) and all(each.name in parts.index for each in tensors):
+        return []
+    found = {tensor.name for tensor in tensors}
+    one = min(parts.index.keys() ^ found)
+    where = "in no file" if one in parts.index else "not in the index"
+    return [
+        f"{folder}: the index names {len(parts.index):,} tensors, the files have {len(found):,}: "
+        f"{shown(one)} is {where}"
+    ]
+
+
+def read_file(path: Path) -> Checkpoint:
+    """The tensors of one file, of safetensors or of torch.save, by how its name ends."""
+    folder, files = str(path.parent), (path.name,)
+    if path.name.endswith(".safetensors"):
+        tensors, metadata = read_whole_header(path)
+        return Checkpoint(folder, files, tuple(tensors), shared=_left_out(path, tensors, metadata))
+    from modpdb.probes.pickled_files import read_pickled
+
+    pickled = read_pickled(path)
+    shared = tuple(Shared(names, path.name) for names in pickled.shared)
+    problems = tuple(
+        f"{path}: running the pickle would import {shown(name)}, which no tensor needs; it was "
+        "not run"
+        for name in pickled.imports[:1]
+    )
+    return Checkpoint(folder, files, pickled.tensors, problems, shared=shared)
+
+
+def _left_out(
+    path: Path, tensors: list[TensorEntry], metadata: dict[str, Any]
+) -> tuple[Shared, ...]:
+    """What save_model notes: {name left out: name stored} among the metadata."""
+    if not metadata or metadata.keys() <= {"format"}:
+        return ()
+    stored = {tensor.name for tensor in tensors}
+    return tuple(
+        Shared((kept, name), path.name, (name,))
+        for name, kept in metadata.items()
+        if type(kept) is str and kept in stored and name not in stored
+    )
 
 
 def parts_of(folder: Path, *, mistral: bool = False, obey_index: bool = True) -> Parts:
@@ -103,13 +177,6 @@ def _weight_map(path: Path) -> dict[str, str]:
     ):
         raise CheckpointError(f"{path}: 'weight_map' is no map of tensor names to file names")
     return weight_map
-
-
-def _pickled(folder: Path, parts: Parts) -> Checkpoint:
-    tensors = [TensorEntry(name, None, None, None, file) for name, file in parts.index.items()]
-    known = "shapes are" if tensors else "tensor names and shapes are"
-    problem = f"{parts.files[0]}: a pickle, which is not executed to look at it; {known} not known"
-    return Checkpoint(str(folder), parts.files, tuple(tensors), (problem,))
 
 
 def tensor_rows(tensors: Iterable[TensorEntry]) -> list[TensorRow]:

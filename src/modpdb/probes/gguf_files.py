@@ -23,6 +23,7 @@ _DIMENSIONS = 4  # GGML_MAX_DIMS
 _NAME = 1 << 16  # bytes of a key or a name: the format allows keys of 65,535
 _STRINGS = 1 << 24  # in an array: each has to be gone over
 _NESTED = 4  # arrays within arrays
+_KEYS, _TENSORS = 1 << 16, 1 << 20  # some hundred bytes of memory each
 _BLOCK = 1 << 20  # bytes read at once
 
 # Types of metadata: number, llama.cpp's name, and how struct reads it.
@@ -62,6 +63,9 @@ class _Reader:
         tensors, keys = self._number("Q", "the number of tensors"), self._number("Q", "of keys")
         self._expect(tensors, 24, "tensors")  # a name of no bytes, no dimensions, type, offset
         self._expect(keys, 13, "keys")
+        for what, count, limit in (("tensors", tensors, _TENSORS), ("keys", keys, _KEYS)):
+            if count > limit:
+                raise self._wrong(f"is said to have {count:,} {what}, expected up to {limit:,}")
         metadata = [self._key_value() for _ in range(keys)]
         self._refuse_twice("key", [kv.key for kv in metadata])
         found = [self._tensor() for _ in range(tensors)]
@@ -111,10 +115,12 @@ class _Reader:
             if depth == _NESTED:
                 raise self._wrong(f"{shown(key)} has arrays nested more than {_NESTED} deep")
             self._expect(length, 12, f"items of {shown(key)}")
-            if length > _STRINGS:
-                raise self._wrong(f"{shown(key)} has {length:,} arrays, expected up to {_STRINGS:,}")
-            inner = [self._array(key, depth + 1) for _ in range(length)]
-            return Array("arr", length, tuple(f"{each.length:,} {each.of}" for each in inner[:FIRST]))
+            first = []
+            for place in range(length):
+                inner = self._array(key, depth + 1)
+                if place < FIRST:
+                    first.append(inner)
+            return Array("arr", length, tuple(first))
         name, code = self._scalar(key, kind)
         size = struct.calcsize(f"={code}")
         self._expect(length, size, f"items of {shown(key)}")

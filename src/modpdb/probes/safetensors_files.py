@@ -116,6 +116,7 @@ class _Entries:
         """Name by name, in the order of names; of 60,000 tensors, so few calls are made."""
         tensors = []
         known, data, file, last = self._known, self._data, self._path.name, 0
+        new = tuple.__new__  # half the time of TensorEntry(…), which fills in the default
         in_order = True
         for name, found in listed.items():
             try:
@@ -130,7 +131,7 @@ class _Entries:
             if start < last:
                 in_order = False
             last = end
-            tensors.append(TensorEntry(name, alike[0], shape, nbytes, file))
+            tensors.append(new(TensorEntry, (name, alike[0], shape, nbytes, file, False)))
         if not in_order:
             self._refuse_overlap(listed)
         tensors.sort(key=itemgetter(0))
