@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from modpdb.commands.paths import complete_files, one_word, path_first, reading
 from modpdb.commands.registry import Arguments, UsageError, command
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from modpdb.debugger import ModPdb
     from modpdb.probes.checkpoints import Checkpoint
     from modpdb.probes.progress import Progress
+    from modpdb.probes.safetensors_files import TensorEntry
 
 _SUFFIXES = (".safetensors", ".gguf", ".bin", ".pt", ".pth", ".ckpt")
 
@@ -53,74 +55,98 @@ def ckpt(dbg: ModPdb, arguments: Arguments) -> None:
     from modpdb.views.checkpoint import checkpoint as view
     from modpdb.views.checkpoint import shared
 
+    path, words = path_first(dbg, arguments.target)
+    glob = one_word(words, "ckpt")
+    unfold = bool(arguments.options.get("--unfold"))
     with collector_paused():
-        for title, found, progress in _found(dbg, arguments.target):
-            glob = title[1]
-            chosen = _chosen(found, glob, arguments)
+        for meant in _fitting(_meant(dbg, path), glob, arguments):
             if arguments.options.get("--shared"):
-                dbg.show(shared(found))
-            else:
-                unfold = bool(arguments.options.get("--unfold"))
-                dbg.show(view(title[0], chosen, len(found.tensors), progress, unfold=unfold))
+                dbg.show(shared(meant.title, meant.checkpoint))
+                continue
+            chosen = _chosen(meant.checkpoint, glob, arguments)
+            of = len(meant.checkpoint.tensors)
+            dbg.show(view(meant.title, chosen, of, meant.progress, unfold=unfold))
 
 
-def _found(
-    dbg: ModPdb, target: str
-) -> Iterator[tuple[tuple[str, str], Checkpoint, Progress | None]]:
-    """Each checkpoint that is meant, with a title, the glob that was typed, and its progress."""
+@dataclass(frozen=True, slots=True)
+class _Meant:
+    """Tensors to speak of; *title* says whose they are, "" for those of files."""
+
+    title: str
+    checkpoint: Checkpoint
+    progress: Progress | None = None
+
+
+def _meant(dbg: ModPdb, path: Path | None) -> list[_Meant]:
     from modpdb.probes.checkpoint_files import open_checkpoint
     from modpdb.probes.conversion import find_conversion
     from modpdb.probes.held_tensors import held_checkpoints
     from modpdb.probes.progress import conversion_progress, source_of
 
-    path, words = path_first(dbg, target)
-    glob = one_word(words, "ckpt")
     if path is not None:
-        yield ("", glob), reading(lambda: open_checkpoint(path)), None
-        return
+        return [_Meant("", reading(lambda: open_checkpoint(path)))]
     if dbg.curframe is None:
         raise UsageError("ckpt needs a PATH before the program has stopped: ckpt PATH [GLOB]")
     frames = [(frame.f_code.co_name, held) for frame, held in frames_outwards(dbg)]
     conversion = find_conversion([held for _, held in frames])
     if conversion is not None:
         source = reading(lambda: source_of(conversion))
-        progress = conversion_progress(conversion, source, frames)
-        arch = f" → {conversion.arch}" if conversion.arch else ""
-        yield (f"{conversion.class_name}{arch}", glob), source, progress
-        return
+        title = " → ".join(filter(None, (conversion.class_name, conversion.arch)))
+        return [_Meant(title, source, conversion_progress(conversion, source, frames))]
     for _, held in frames:
-        here = list(held_checkpoints(held))
+        here = [_Meant(each.tensors[0].file, each) for each in held_checkpoints(held)]
         if here:
-            for each in here:
-                yield (each.folder, glob), each, None
-            return
+            return here
     raise UsageError(
         "no conversion, no dict of tensors and no open safetensors file here or in the callers; "
         "`ckpt PATH` reads a folder or file"
     )
 
 
-def _chosen(found: Checkpoint, glob: str, arguments: Arguments) -> Checkpoint:
-    """Those of its tensors that the globs mean."""
-    tests: list[Callable[[Any], bool]] = []
+def _fitting(found: list[_Meant], glob: str, arguments: Arguments) -> list[_Meant]:
+    """Where several are held those that have something of what is asked for, if any has."""
+    tests = _tests(glob, arguments)
+    fitting = [
+        meant
+        for meant in found
+        if any(all(test(each) for test in tests) for each in meant.checkpoint.tensors)
+    ]
+    return fitting or found
+
+
+def _tests(glob: str, arguments: Arguments) -> list[Callable[[TensorEntry], bool]]:
+    """What a tensor has to be."""
+    tests: list[Callable[[TensorEntry], bool]] = []
     dtype, file = arguments.text("--dtype"), arguments.text("--file")
     if glob:
-        tests.append(lambda each: matches(each.name, glob) or matches(each.name, f"{glob}.*"))
+        tests.append(lambda each: _named(each.name, glob))
     if dtype:
         tests.append(lambda each: fnmatch.fnmatchcase((each.dtype or "?").lower(), dtype.lower()))
     if file:
         tests.append(lambda each: fnmatch.fnmatchcase(each.file, file))
+    return tests
+
+
+def _named(name: str, glob: str) -> bool:
+    return matches(name, glob) or matches(name, f"{glob}.*")
+
+
+def _chosen(found: Checkpoint, glob: str, arguments: Arguments) -> Checkpoint:
+    """Those of its tensors that the globs mean."""
+    tests = _tests(glob, arguments)
     if not tests:
         return found
     tensors = tuple(each for each in found.tensors if all(test(each) for test in tests))
     if not tensors:
-        raise UsageError(_nothing(found, glob, dtype, file))
+        raise UsageError(_nothing(found, glob, arguments))
     return replace(found, tensors=tensors)
 
 
-def _nothing(found: Checkpoint, glob: str, dtype: str | None, file: str | None) -> str:
+def _nothing(found: Checkpoint, glob: str, arguments: Arguments) -> str:
+    """Which of the globs means none of the tensors."""
+    dtype, file = arguments.text("--dtype"), arguments.text("--file")
     names = [each.name for each in found.tensors]
-    if glob and not any(matches(name, glob) or matches(name, f"{glob}.*") for name in names):
+    if glob and not any(_named(name, glob) for name in names):
         modules = [name.rpartition(".")[0] for name in names]
         return not_understood(Typed(glob), "no tensor of the checkpoint", names + modules)
     there = {each.dtype or "?" for each in found.tensors}

@@ -29,7 +29,9 @@ def _complete(dbg: ModPdb, text: str) -> Iterator[str]:
     yield from (each.name for each in found.tensors)
 
 
-@command("gguf", options={"--unfold": ""}, options_anywhere=True, needs_frame=False, completes=_complete)
+@command(
+    "gguf", options={"--unfold": ""}, options_anywhere=True, needs_frame=False, completes=_complete
+)
 def gguf(dbg: ModPdb, arguments: Arguments) -> None:
     """gguf [FILE] [kv | tensors] [GLOB] [--unfold]
 
@@ -77,7 +79,9 @@ def _chosen(found: GGUFContents, part: str, glob: str) -> GGUFContents:
     if not glob:
         return replace(found, metadata=metadata, tensors=tensors)
     keys = tuple(each for each in metadata if matches(each.key, glob))
-    named = tuple(each for each in tensors if matches(each.name, glob) or matches(each.name, f"{glob}.*"))
+    named = tuple(
+        each for each in tensors if matches(each.name, glob) or matches(each.name, f"{glob}.*")
+    )
     if not keys and not named:
         names = [*(each.key for each in metadata), *(each.name for each in tensors)]
         what = {"kv": "no key", "tensors": "no tensor"}.get(part, "no key and no tensor")

@@ -1,4 +1,4 @@
-"""A file or folder that somebody names, as a checkpoint: names, shapes and dtypes of its tensors."""
+"""A file or folder that somebody names, as a checkpoint: its tensors' names, shapes and dtypes."""
 
 from __future__ import annotations
 

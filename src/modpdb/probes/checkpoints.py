@@ -29,6 +29,7 @@ from modpdb.probes.tree import (
     is_number,
 )
 
+
 @dataclass(frozen=True, slots=True)
 class Shared:
     """Names of one tensor in a file; those of *left_out* are not among the checkpoint's own, as
@@ -170,7 +171,7 @@ def parts_of(folder: Path, *, mistral: bool = False, obey_index: bool = True) ->
 
 
 def _weight_map(path: Path) -> dict[str, str]:
-    weight_map = read_json(path, "the index").get("weight_map")
+    weight_map: Any = read_json(path, "the index").get("weight_map")
     files = weight_map.values() if isinstance(weight_map, dict) else [None]
     if not all(isinstance(file, str) for file in files) or any(
         os.path.basename(file) != file for file in set(files)

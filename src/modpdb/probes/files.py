@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -36,7 +35,7 @@ def size_of(file: BinaryIO) -> int:
     return os.fstat(file.fileno()).st_size
 
 
-def parse_json(path: Path, what: str, text: bytes, **hooks: Callable[[Any], Any]) -> dict[str, Any]:
+def parse_json(path: Path, what: str, text: bytes, **hooks: Any) -> dict[str, Any]:
     """The JSON object in *text*, which is *what* of *path*; *hooks* are those of json.loads.
 
     CheckpointError where it is none, or has so many values that they would fill the memory.

@@ -115,12 +115,10 @@ class _Reader:
             if depth == _NESTED:
                 raise self._wrong(f"{shown(key)} has arrays nested more than {_NESTED} deep")
             self._expect(length, 12, f"items of {shown(key)}")
-            first = []
-            for place in range(length):
-                inner = self._array(key, depth + 1)
-                if place < FIRST:
-                    first.append(inner)
-            return Array("arr", length, tuple(first))
+            inner = [self._array(key, depth + 1) for _ in range(min(length, FIRST))]
+            for _ in range(length - len(inner)):
+                self._array(key, depth + 1)
+            return Array("arr", length, tuple(inner))
         name, code = self._scalar(key, kind)
         size = struct.calcsize(f"={code}")
         self._expect(length, size, f"items of {shown(key)}")

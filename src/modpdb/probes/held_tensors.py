@@ -9,13 +9,13 @@ from typing import Any
 from modpdb.probes._static import instance_dict, is_a
 from modpdb.probes._torch import torch_or_none, undisturbed
 from modpdb.probes.checkpoints import Checkpoint, Shared
-from modpdb.probes.safetensors_files import TensorEntry
+from modpdb.probes.safetensors_files import TensorEntry, bytes_of
 from modpdb.probes.tensors import TensorReader, short_dtype
 
 
 def held_checkpoints(variables: Mapping[str, Any]) -> Iterator[Checkpoint]:
-    """What *variables*, or the attributes of `self` among them, hold; `folder` is the expression
-    that reaches it, and no file is known."""
+    """What *variables*, or the attributes of `self` among them, hold; each tensor's `file` is the
+    expression that reaches what holds it."""
     owner = variables.get("self")
     own = {f"self.{name}": value for name, value in instance_dict(owner).items()}
     for name, value in {**variables, **own}.items():
@@ -48,7 +48,7 @@ def of_dict(where: str, held: dict[Any, Any]) -> Checkpoint | None:
     if not tensors:
         return None
     shared = [Shared(tuple(names), where) for names in storages.values() if len(names) > 1]
-    return Checkpoint(where, (), tuple(tensors), shared=tuple(shared))
+    return Checkpoint("", (), tuple(tensors), shared=tuple(shared))
 
 
 def _storage(torch: Any, tensor: Any) -> int:
@@ -78,8 +78,9 @@ def _open_file(where: str, value: Any) -> Checkpoint | None:
     try:
         for name in value.keys():  # noqa: SIM118 - no mapping
             part = value.get_slice(name)
-            shape, dtype = tuple(part.get_shape()), part.get_dtype()
-            tensors.append(TensorEntry(name, short_dtype(str(dtype)), shape, None, where))
+            shape, dtype = tuple(part.get_shape()), str(part.get_dtype())
+            size = bytes_of(dtype, shape)
+            tensors.append(TensorEntry(name, short_dtype(dtype), shape, size, where))
     except Exception:  # closed
         return None
-    return Checkpoint(where, (), tuple(tensors))
+    return Checkpoint("", (), tuple(tensors))

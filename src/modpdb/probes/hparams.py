@@ -130,5 +130,3 @@ def _words(constant: object) -> Iterable[str]:
     if type(constant) in (tuple, frozenset):
         return (word for each in constant for word in _words(each))  # type: ignore[attr-defined]
     return ()
-
-

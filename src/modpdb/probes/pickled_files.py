@@ -135,7 +135,9 @@ def _known(name: str) -> bool:
     """Whether tensors and state dicts need it."""
     module, _, last = name.rpartition(".")
     if module in ("torch", "torch.storage"):
-        return last in _STORAGES or last in _BYTES or last in ("Size", "device", "per_tensor_affine")
+        return (
+            last in _STORAGES or last in _BYTES or last in ("Size", "device", "per_tensor_affine")
+        )
     return module == "torch._utils" or name in (
         "collections.OrderedDict",
         "torch._tensor._rebuild_from_type_v2",
@@ -150,7 +152,7 @@ def _rebuilt(function: object, arguments: Any) -> Any:
     match name.rpartition(".")[2], arguments:
         case "_rebuild_from_type_v2", (inner, _, tuple(inner_arguments), _):
             return _rebuilt(inner, inner_arguments)
-        case ("_rebuild_parameter" | "_rebuild_parameter_with_state"), (_Tensor() as tensor, *_):
+        case (("_rebuild_parameter" | "_rebuild_parameter_with_state"), (_Tensor() as tensor, *_)):
             return tensor
         case "_rebuild_tensor_v3", (_Storage() as storage, offset, size, stride, _, _, dtype, *_):
             return _view(storage, offset, size, stride, _dtype(dtype))

@@ -7,7 +7,6 @@ offsets from the end of the header. https://github.com/huggingface/safetensors#f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -45,6 +44,12 @@ class TensorEntry(NamedTuple):
     nbytes: int | None
     file: str
     derived: bool = False  # computed while converting, as by dequantising: shape as stored
+
+
+def bytes_of(dtype: str, shape: tuple[int, ...]) -> int | None:
+    """The bytes of a tensor, by a header's name of the dtype; None of one that is not known."""
+    bits = _BITS.get(dtype)
+    return None if bits is None else math.prod(shape) * bits // 8
 
 
 class Header(NamedTuple):
@@ -95,7 +100,7 @@ def _header_length(path: Path, first: bytes, size: int) -> int:
     return length
 
 
-def _parsed(path: Path, header: bytes, **hooks: Callable[[Any], Any]) -> dict[str, Any]:
+def _parsed(path: Path, header: bytes, **hooks: Any) -> dict[str, Any]:
     def no_integer(text: str) -> NoReturn:
         raise CheckpointError(f"{path}: the header has the number {text:.40}, expected integers")
 
@@ -164,12 +169,12 @@ class _Entries:
                 f"lies at bytes {number(start)} to {number(end)} of the data, "
                 f"which has {self._data:,}",
             )
-        bits = _BITS.get(dtype)
-        if bits is not None and math.prod(shape) * bits != (end - start) * 8:
-            expected = number(math.prod(shape) * bits // 8)
+        expected = bytes_of(dtype, tuple(shape))
+        if expected not in (None, end - start):
             raise self._wrong(
                 name,
-                f"has {end - start:,} bytes, expected {expected} for {dtype} {shown(shape)}",
+                f"has {end - start:,} bytes, expected {number(expected or 0)} "
+                f"for {dtype} {shown(shape)}",
             )
 
     def _refuse_overlap(self, listed: dict[str, Any]) -> None:
@@ -178,14 +183,14 @@ class _Entries:
         last, before = 0, ""
         for start, end, name in places:
             if start < last and start < end:
-                raise self._wrong(name, f"begins at byte {start:,}, but {shown(before)} ends at {last:,}")
+                raise self._wrong(
+                    name, f"begins at byte {start:,}, but {shown(before)} ends at {last:,}"
+                )
             if end > last:
                 last, before = end, name
 
     def _malformed(self, name: str, found: Any) -> CheckpointError:
-        return self._wrong(
-            name, f"has {shown(found)}, expected dtype, shape and two data_offsets"
-        )
+        return self._wrong(name, f"has {shown(found)}, expected dtype, shape and two data_offsets")
 
     def _wrong(self, name: str, words: str) -> CheckpointError:
         return CheckpointError(f"{self._path}: {shown(name)} {words}")

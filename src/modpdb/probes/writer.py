@@ -127,7 +127,9 @@ def _item_type(item: object) -> str:
         return "arr"
     if is_a(item, int) and type(item) is not bool:  # members of an IntEnum, too
         return "i32"
-    return {bool: "bool", float: "f32"}.get(type(item), class_name(type(item)))
+    if type(item) is bool:
+        return "bool"
+    return "f32" if type(item) is float else class_name(type(item))
 
 
 def _scalar(value: Any) -> object:
@@ -149,7 +151,8 @@ def _scalar(value: Any) -> object:
 
 def _tensor(name: str, held: Mapping[str, Any], shard: int) -> GGUFTensor:
     shape, nbytes = held.get("shape"), held.get("nbytes")
-    sizes = [_scalar(size) for size in shape] if is_a(shape, tuple) or type(shape) is list else []
+    listed: Any = shape if is_a(shape, tuple) or type(shape) is list else ()
+    sizes = [_scalar(size) for size in listed]
     ne = tuple(size for size in reversed(sizes) if type(size) is int)
     dtype = _member(held.get("dtype"))
     size = _scalar(nbytes)

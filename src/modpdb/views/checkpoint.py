@@ -164,16 +164,19 @@ def _where(inside: Iterable[str], files: Sequence[str]) -> Text:
 # -- shared tensors ----------------------------------------------------------------------------
 
 
-def shared(found: Checkpoint) -> RenderableType:
-    """The names that are one tensor, a line each."""
+def shared(title: str, found: Checkpoint) -> RenderableType:
+    """The names that are one tensor, a line each; *title* says whose they are."""
+    whose = f"{printable(title)}: " if title else ""
     if not found.shared:
         why = ""
         if found.files and all(file.endswith(".safetensors") for file in found.files):
             why = ": in safetensors files each tensor has bytes of its own"
-        return Text(f"no tensor has several names{why}")
+        return Text(f"{whose}no tensor has several names{why}")
     entries = {each.name: each for each in found.tensors}
     cells = [_shared_row(each, entries) for each in found.shared]
-    return Group(Text(f"{plural(len(cells), 'tensor')} with several names", "bold"), Grid(cells))
+    return Group(
+        Text(f"{whose}{plural(len(cells), 'tensor')} with several names", "bold"), Grid(cells)
+    )
 
 
 def _shared_row(each: Shared, entries: dict[str, TensorEntry]) -> tuple[Text, ...]:
@@ -187,5 +190,3 @@ def _shared_row(each: Shared, entries: dict[str, TensorEntry]) -> tuple[Text, ..
         Text(shape(first.shape) if first else ""),
         Text(printable(words), "dim"),
     )
-
-

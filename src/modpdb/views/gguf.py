@@ -26,7 +26,9 @@ def contents(
     """What was *chosen* of *whole*; *part* is "kv", "tensors" or "" for both."""
     parts: list[RenderableType] = [_heading(whole)]
     parts += [Text(f"problem: {printable(each)}", "yellow") for each in whole.problems]
-    everything = len(chosen.metadata) + len(chosen.tensors) == len(whole.metadata) + len(whole.tensors)
+    everything = len(chosen.metadata) + len(chosen.tensors) == len(whole.metadata) + len(
+        whole.tensors
+    )
     if part != "tensors" and (chosen.metadata or everything):
         parts += _metadata(chosen.metadata, len(whole.metadata), unfold)
     if part != "kv" and (chosen.tensors or everything):
@@ -133,7 +135,7 @@ def _rows(chosen: GGUFContents, unfold: bool) -> list[tuple[Text, ...]]:
     if unfold:
         return [_row(each.name, "", [each]) for each in chosen.tensors]
     items = ((each.name, (*each[1:4], each.shard), each) for each in chosen.tensors)
-    rows = []
+    rows: list[tuple[Text, ...]] = []
     for block, lines in in_blocks(folded_members(items)):
         if block:
             each = sum(members[0].nbytes or 0 for _, members, _ in lines)

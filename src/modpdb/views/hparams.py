@@ -30,7 +30,9 @@ def hparams(found: HParams, *, by_path: bool = False) -> RenderableType:
     rest = [each for group in groups if not _any_named(group) for each in group]
     parts: list[RenderableType] = [head, Grid(list(_rows(named, by_path)))]
     if rest:
-        words = f"named by no function of {printable(found.class_name)} or its bases: a hint, no proof"
+        words = (
+            f"named by no function of {printable(found.class_name)} or its bases: a hint, no proof"
+        )
         parts += [Text(words, "yellow"), Grid(list(_rows(rest, by_path)))]
     return Group(*parts)
 
