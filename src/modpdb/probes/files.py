@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import reprlib
 import stat
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,6 +13,8 @@ HEADER_LIMIT = 100_000_000  # bytes; safetensors' own reader refuses longer head
 _VALUES = 4_000_000  # of JSON, each some 200 bytes of memory; a tensor's header has ten
 _LARGE = 8_000_000  # bytes of JSON from which its values are counted before it is parsed
 _SHOWN = 80  # characters of what is in a file that a message repeats
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxlong = 3, _SHOWN, _SHOWN
 
 
 class CheckpointError(ValueError):
@@ -68,8 +71,8 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
 
 
 def shown(value: object) -> str:
-    """The start of what a file says, for a message about it."""
-    text = repr(value)
+    """The start of what a file says, for a message about it; lists in lists are cut, too."""
+    text = _REPR.repr(value)
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 

@@ -6,6 +6,8 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from operator import attrgetter
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -20,6 +22,9 @@ from modpdb.views.text import count, memory, plural, printable, shape, size
 
 _PROBLEMS = 8  # that are said
 _COME: dict[Come, str] = {"held": "held", "read": "read", "at hand": "at hand", "to come": ""}
+_Alike = tuple[str | None, tuple[int, ...] | None, int | None, Come | None]
+_Line = tuple[str, list[TensorEntry], _Alike]
+
 _SHARD = re.compile(r"-0*(\d+)-of-0*(\d+)\.")
 
 
@@ -33,51 +38,58 @@ def checkpoint(
 ) -> RenderableType:
     """A heading and a row for each tensor or block of tensors of *found*, which has been chosen
     of *of* tensors; *title* says whose they are."""
-    files = list(dict.fromkeys(each.file for each in found.tensors if each.file))
-    heading = _heading(title, found, of, files)
+    files = list(dict.fromkeys(map(attrgetter("file"), found.tensors)))
+    mixed = progress is not None and len(set(progress.come.values())) > 1
+    come: Mapping[str, Come] = progress.come if progress is not None and mixed else {}
+    lines = _lines(found.tensors, come, unfold)
+    heading = _heading(title, found, of, lines, [file for file in files if file])
     problems = [Text(f"problem: {printable(each)}", "yellow") for each in found.problems]
     more = len(problems) - _PROBLEMS
     if more > 0:
         problems[_PROBLEMS:] = [Text(f"… and {plural(more, 'problem')} more", "yellow")]
     progress_lines = _progress(progress, of) if progress is not None else []
-    mixed = progress is not None and len(set(progress.come.values())) > 1
-    come: Mapping[str, Come] = progress.come if progress is not None and mixed else {}
-    cells = _rows(found.tensors, files, come, unfold)
+    cells = _unfolded_rows(lines, files) if unfold else _rows(lines, files)
     if len(files) < 2:  # the heading names it
         cells = [(*row[:4], row[5]) for row in cells]
     return Group(*heading, *progress_lines, *problems, Grid(cells, right=frozenset({3})))
 
 
-def _heading(title: str, found: Checkpoint, of: int, files: Sequence[str]) -> list[Text]:
-    tensors = found.tensors
-    chosen = "" if len(tensors) == of else f" of {of:,}"
-    elements = sum(math.prod(each.shape) for each in tensors if each.shape is not None)
-    nbytes = sum(each.nbytes or 0 for each in tensors)
-    unknown = sum(each.nbytes is None for each in tensors)
-    said = [f"{plural(len(tensors), 'tensor')}{chosen}", f"{count(elements)} elements"]
-    if unknown < len(tensors):
+def _lines(tensors: Sequence[TensorEntry], come: Mapping[str, Come], unfold: bool) -> list[_Line]:
+    """Tensors that are alike, how far they have come included, under one path."""
+    items = ((each[0], (*each[1:4], come.get(each[0])), each) for each in tensors)
+    if unfold:
+        return [(path, [each], alike) for path, alike, each in items]
+    return folded_members(items)
+
+
+def _heading(
+    title: str, found: Checkpoint, of: int, lines: Sequence[_Line], files: Sequence[str]
+) -> list[Text]:
+    tensors = len(found.tensors)
+    chosen = "" if tensors == of else f" of {of:,}"
+    elements = nbytes = unknown = 0
+    dtypes: Counter[str] = Counter()
+    for _, inside, (dtype, dims, size_of_each, _) in lines:
+        elements += len(inside) * math.prod(dims) if dims is not None else 0
+        nbytes += len(inside) * (size_of_each or 0)
+        unknown += len(inside) if size_of_each is None else 0
+        dtypes[printable(dtype or "?")] += len(inside) * (size_of_each or 0)
+    said = [f"{plural(tensors, 'tensor')}{chosen}", f"{count(elements)} elements"]
+    if unknown < tensors:
         said.append(memory(nbytes))
     if unknown:
         said.append(f"{unknown:,} of unknown size")
-    lines = [Text(printable(title), "bold")] if title else []
-    lines.append(Text(" · ".join([*said, *_dtypes(tensors)]), "" if title else "bold"))
-    where = f" in {printable(found.folder)}" if found.folder and found.folder != title else ""
+    many = len(dtypes) > 1
+    said.append(", ".join(f"{d} {size(n)}" if many else d for d, n in dtypes.most_common()))
+    heading = [Text(printable(title), "bold")] if title else []
+    heading.append(Text(" · ".join(said), "" if title else "bold"))
+    where = f" in {printable(found.folder)}" if found.folder else ""
     known = [file for file in files if file != title]
     if len(known) == 1:
-        lines.append(Text(f"{printable(known[0])}{where}"))
+        heading.append(Text(f"{printable(known[0])}{where}"))
     elif known:
-        lines.append(Text(f"{len(known):,} files{where}: {printable(_named_files(known))}"))
-    return lines
-
-
-def _dtypes(tensors: Iterable[TensorEntry]) -> list[str]:
-    """The dtype, or the bytes of each where there are several, most first."""
-    found: Counter[str] = Counter()
-    for each in tensors:
-        found[each.dtype or "?"] += each.nbytes or 0
-    if len(found) == 1:
-        return [printable(dtype) for dtype in found]
-    return [", ".join(f"{printable(dtype)} {size(n)}" for dtype, n in found.most_common())]
+        heading.append(Text(f"{len(known):,} files{where}: {printable(_named_files(known))}"))
+    return heading
 
 
 def _named_files(files: Sequence[str]) -> str:
@@ -101,21 +113,16 @@ def _progress(progress: Progress, of: int) -> list[Text]:
 # -- rows --------------------------------------------------------------------------------------
 
 
-def _rows(
-    tensors: Sequence[TensorEntry], files: Sequence[str], come: Mapping[str, Come], unfold: bool
-) -> list[tuple[Text, ...]]:
-    if unfold:
-        each_alone = ((each.name, [each], come.get(each.name)) for each in tensors)
-        return [_row(path, "", inside, state, files) for path, inside, state in each_alone]
-    if come:
-        items = ((each[0], (*each[1:4], come.get(each[0])), each) for each in tensors)
-    else:
-        items = ((each[0], (*each[1:4], None), each) for each in tensors)
+def _unfolded_rows(lines: Sequence[_Line], files: Sequence[str]) -> list[tuple[Text, ...]]:
+    return [_row(path, "", inside, alike[3], files) for path, inside, alike in lines]
+
+
+def _rows(lines: Sequence[_Line], files: Sequence[str]) -> list[tuple[Text, ...]]:
     rows = []
-    for block, lines in in_blocks(folded_members(items)):
+    for block, inside in in_blocks(lines):
         if block:
-            rows.append(_block_row(block, [inside for _, inside, _ in lines], files))
-        rows += [_row(path, block, inside, alike[3], files) for path, inside, alike in lines]
+            rows.append(_block_row(block, [members for _, members, _ in inside], files))
+        rows += [_row(path, block, members, alike[3], files) for path, members, alike in inside]
     return rows
 
 
@@ -127,7 +134,7 @@ def _block_row(
     return (
         *block_cells(block, len(members[0])),
         Text(size(sum(known)) if len(known) == len(sizes) else "?"),
-        _where((each.file for inside in members for each in inside), files),
+        _where(chain.from_iterable(members), files),
         Text(),
     )
 
@@ -141,19 +148,19 @@ def _row(
 ) -> tuple[Text, ...]:
     first = inside[0]
     remark = Text(_COME[state], "green" if state == "held" else "yellow") if state else Text()
-    if any(each.derived for each in inside):
+    if any(map(attrgetter("derived"), inside)):
         remark.append(f"{' · ' if remark else ''}derived while converting", "yellow")
     return (
         *tensor_cells(path, block, len(inside), first.dtype, first.shape),
         Text("?" if first.nbytes is None else size(first.nbytes)),
-        Text() if block else _where((each.file for each in inside), files),
+        Text() if block else _where(inside, files),
         remark,
     )
 
 
-def _where(inside: Iterable[str], files: Sequence[str]) -> Text:
+def _where(inside: Iterable[TensorEntry], files: Sequence[str]) -> Text:
     """In which of several files: its number where it is a shard."""
-    there = set(inside) if len(files) > 1 else set()
+    there = set(map(attrgetter("file"), inside)) if len(files) > 1 else set()
     if len(there) > 1:
         return Text(f"{len(there):,} files", "dim")
     name = next(iter(there), "")

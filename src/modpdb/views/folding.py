@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from itertools import product
-from operator import itemgetter
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from modpdb.probes.tree import is_number
 from modpdb.views.text import numbers
 
 Alike = TypeVar("Alike", bound=Hashable)
 Member = TypeVar("Member")
-
-# A number that is all of a part of the path, as it would be written: not 007.
-_NUMBERS = re.compile(r"\.(0|[1-9][0-9]{0,8})(?=\.|\Z)").split
 
 
 def folded(items: Iterable[tuple[str, Alike]]) -> list[tuple[str, int, Alike]]:
@@ -31,38 +27,70 @@ def folded(items: Iterable[tuple[str, Alike]]) -> list[tuple[str, int, Alike]]:
 def folded_members(
     items: Iterable[tuple[str, Alike, Member]],
 ) -> list[tuple[str, list[Member], Alike]]:
-    """As `folded`, of (path, what it is, member), with the members in place of their number."""
-    groups: dict[tuple[Any, ...], tuple[list[list[str]], list[Member]]] = {}
+    """As `folded`, of (path, what it is, member), with the members in place of their number.
+
+    Paths that are alike but for their digits are looked at together, by columns: of 60,000
+    tensors each is split and compared in C.
+    """
+    groups: dict[tuple[bytes, Alike], tuple[list[str], list[Member]]] = {}
     for path, alike, member in items:
-        parts = _NUMBERS(f".{path}")  # words and numbers in turn
-        key = (*parts[::2], alike)
+        key = path.encode("utf-8", "surrogatepass").translate(None, b"0123456789"), alike
         group = groups.get(key)
         if group is None:
             group = groups[key] = [], []
-        group[0].append(parts)
+        group[0].append(path)
         group[1].append(member)
-    joined = []
-    for (*words, alike), (paths, members) in groups.items():
-        for axes, inside in _parted(paths, members):
-            between = [f".{numbers(axis)}" for axis in axes] + [""]
-            path = "".join(map("".join, zip(words, between, strict=True)))[1:]
-            joined.append((path, inside, alike))
-    return joined
+    return [
+        (path, inside, alike)
+        for (_, alike), (paths, members) in groups.items()
+        for path, inside in _joined(paths, members)
+    ]
 
 
-def _parted(
-    paths: list[list[str]], members: list[Member]
-) -> list[tuple[list[list[int]], list[Member]]]:
-    """The full products of the numbers in *paths*, each by its axes, with what stands in it."""
-    columns = range(1, len(paths[0]), 2)
-    if not columns:  # no numbers in the path: each stands for itself
-        return [([], [member]) for member in members]
-    axes = [sorted(map(int, set(map(itemgetter(column), paths)))) for column in columns]
-    if math.prod(map(len, axes)) == len(paths):
-        return [(axes, members)]
-    places = [tuple(map(int, path[1::2])) for path in paths]
+def _joined(paths: list[str], members: list[Member]) -> Iterator[tuple[str, list[Member]]]:
+    """Paths of equally many parts as few, each with the members that it stands for."""
+    width = paths[0].count(".") + 1
+    flat = ".".join(paths).split(".")
+    written: list[str | None] = []
+    axes = []
+    for column in (flat[start::width] for start in range(width)):
+        if column.count(column[0]) == len(column):
+            written.append(column[0])
+            continue
+        values = set(column)
+        if not all(map(is_number, values)):  # w1, w2: digits that are part of a word
+            yield from _by_word(column, paths, members)
+            return
+        written.append(None)
+        axes.append((column, sorted(map(int, values))))
+    if math.prod(len(there) for _, there in axes) == len(paths):
+        yield _written(written, [there for _, there in axes]), members
+        return
+    if not axes:  # the same path several times
+        yield from ((path, [member]) for path, member in zip(paths, members, strict=True))
+        return
+    places = list(zip(*(map(int, column) for column, _ in axes), strict=True))
     at = dict(zip(places, members, strict=True))
-    return [(each, [at[place] for place in product(*each)]) for each in _products(list(at))]
+    for each in _products(list(at)):
+        yield _written(written, each), [at[place] for place in product(*each)]
+
+
+def _by_word(
+    column: list[str], paths: list[str], members: list[Member]
+) -> Iterator[tuple[str, list[Member]]]:
+    """Each word's paths by themselves, and those with a number there together."""
+    parts: dict[str, tuple[list[str], list[Member]]] = {}
+    for word, path, member in zip(column, paths, members, strict=True):
+        inside = parts.setdefault("" if is_number(word) else f".{word}", ([], []))
+        inside[0].append(path)
+        inside[1].append(member)
+    for some, theirs in parts.values():
+        yield from _joined(some, theirs)
+
+
+def _written(parts: list[str | None], axes: Iterable[Iterable[int]]) -> str:
+    there = iter([numbers(axis) for axis in axes])
+    return ".".join(next(there) if part is None else part for part in parts)
 
 
 def in_blocks(
