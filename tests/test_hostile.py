@@ -168,6 +168,15 @@ OWN = (
     *("modules cls", "params *.weight", "modules -t Linear", "params --stats items"),
     *("info locals", "info args", "info stack", "info stages"),
     *("w", "up", "down", "ll", "l", "stage nothing"),
+    *(
+        "ckpt",
+        "ckpt thing",
+        "ckpt --shared items",
+        "gguf",
+        "gguf kv thing",
+        "hparams",
+        "hparams thing",
+    ),
 )
 PDBS = (
     *("p thing", "pp thing", "pp items", "whatis thing", "thing", "p thing.computed", "thing == 1"),
@@ -381,6 +390,7 @@ MODULE_LINES = (
     *("params", "params --stats thing", "params layer.*", "buffers", "locals", "args"),
     *("linear-path", "lp layer", "lp layer, x", "lp thing.layer if 0 else self", "display self"),
     *("info locals", "w", "up"),
+    *("ckpt", "gguf", "hparams"),
 )
 
 

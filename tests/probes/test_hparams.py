@@ -31,7 +31,7 @@ class Base:
 class Sub(Base):
     def first(self) -> Any:
         inner = [self.hparams[key] for key in ("n_layer", "rope_theta")]
-        return inner, (lambda: self.hparams["in_lambda"])(), dict(keyword=1)
+        return inner, (lambda: self.hparams["in_lambda"])(), {"of": self.find(keys=[])}
 
     @classmethod
     def of(cls, hparams: dict[str, Any]) -> Any:
@@ -45,7 +45,7 @@ def test_words_are_those_that_the_code_loads() -> None:
     assert words["hidden_size"] == "Base.static"
     assert words["in_lambda"] == words["rope_theta"] == "Sub.first"
     assert words["nested_key"] == "Sub.of"
-    assert "keyword" not in words
+    assert "keys" not in words and words["of"] == "Sub.first"
 
 
 def test_a_tree() -> None:
