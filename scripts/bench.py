@@ -23,6 +23,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.checkpoints import checkpoint_of_shards
 from benchmarks.conversions import conversion, conversion_with_preset
 from benchmarks.first_prompt import first_prompt
 from benchmarks.measuring import Measured, Result, Row, run
@@ -65,6 +66,14 @@ ROWS = (
         1.0,
         mixture_of_experts,
         repetitions=5,
+    ),
+    Row(
+        "ckpt",
+        "ckpt of 200 shards, 60,000 tensors, folded and rendered",
+        "json",
+        1.5,
+        checkpoint_of_shards,
+        repetitions=7,
     ),
     Row(
         "conversion",

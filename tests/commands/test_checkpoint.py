@@ -75,9 +75,9 @@ def test_filters(model: Path) -> None:
         said = ask(line.replace("M", f"'{model}'"))
         return [each.split()[0] for each in said.splitlines()[1:] if " in /" not in each]
 
-    assert rows("ckpt M --dtype BF16 --unfold")[1:] == [f"layers.{n}.w" for n in range(3)]
-    assert rows("ckpt M --file *-00002-* layers.*.w")[1:] == ["layers.2.w"]
-    assert rows("ckpt --dtype=f32 M embed")[1:] == ["embed.weight"]
+    assert rows("ckpt M --dtype BF16 --unfold") == [f"layers.{n}.w" for n in range(3)]
+    assert rows("ckpt M --file *-00002-* layers.*.w") == ["layers.2.w"]
+    assert rows("ckpt --dtype=f32 M embed") == ["embed.weight"]
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_a_gguf_file(tmp_path: Path) -> None:
         "general.architecture str 'llama'",
         "llama.epsilon f32 1e-06",
         "tokenizer.ggml.tokens arr[str] 500 × ['t0', 't1', 't2', …]",
-        f"tokenizer.chat_template str 'line one {{{{ x }}}}\\nline two\\x1b {'y' * 34}…' 127 characters",
+        f"tokenizer.chat_template str 'line one {{{{ x }}}}\\nline two\\x1b {'y' * 33}…' 127 characters",
     ]
     assert [" ".join(line.split()) for line in said[-4:]] == [
         "6 tensors · 36 elements · 120 bytes · f32 96 bytes, f16 24 bytes",
@@ -155,8 +155,7 @@ def test_a_gguf_file(tmp_path: Path) -> None:
         "b f16 [4] 8 bytes",
     ]
     whole = ask(f"gguf {tmp_path / 'x.gguf'} kv *chat_template").splitlines()
-    assert whole[-2] == "line one {{ x }}" and whole[-1].startswith("y" * 40)
-    assert any(line.startswith("line two\\x1b") for line in whole)
+    assert whole[-2:] == ["line one {{ x }}", f"line two\\x1b {'y' * 100}"]
     assert "6 tensors" not in ask(f"gguf {tmp_path / 'x.gguf'} kv")
     assert "4 keys" not in ask(f"gguf {tmp_path / 'x.gguf'} tensors --unfold")
     listed = ask(f"ckpt {tmp_path / 'x.gguf'} blk.1")
@@ -272,7 +271,8 @@ def test_hparams_and_gguf_of_a_converter(model: Path) -> None:
         "named by no function of Converter or its bases: a hint, no proof",
         "dropout 0.0",
     ]
-    said = ask("gguf")
+    shadowed, said = ask("gguf").split("\n", 1)
+    assert shadowed == "(gguf is the command; !gguf shows the variable)"
     assert said.startswith("self.gguf_writer (GGUFWriter)   llama · not written yet")
     assert "llama.heads           u32  2" in said and said.endswith("0 tensors")
     assert "1 key of 3" in ask("gguf kv llama.size")

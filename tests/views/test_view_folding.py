@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from modpdb.views.folding import folded, folded_members, in_blocks
 
-parts = st.sampled_from(["a", "w1", "w2", "w", "0", "1", "2", "10", "007", "1a", "٣", "", "{0}"])
+parts = st.sampled_from(
+    ["a", "w1", "w2", "w", "0", "1", "2", "10", "007", "1a", "٣", "", "{0}", "\n", "a\n1"]
+)
 paths = st.lists(st.lists(parts, min_size=1, max_size=4).map(".".join), unique=True, max_size=30)
 
 
@@ -35,8 +37,7 @@ def spelt_out(path: str) -> list[str]:
 
 @given(paths, st.integers(1, 3))
 def test_every_path_is_in_one_row(names: list[str], kinds: int) -> None:
-    items = [(name, len(name) % kinds, name) for name in names]
-    rows = folded_members(items)
+    rows = folded_members(names, str, lambda name: len(name) % kinds)
     assert sorted(name for _, inside, _ in rows for name in inside) == sorted(names)
     for path, inside, alike in rows:
         assert all(len(name) % kinds == alike for name in inside)
@@ -44,7 +45,7 @@ def test_every_path_is_in_one_row(names: list[str], kinds: int) -> None:
             assert sorted(spelt_out(path)) == sorted(inside)
         else:
             assert path == inside[0]
-    assert folded((name, alike) for name, alike, _ in items) == [
+    assert folded((name, len(name) % kinds) for name in names) == [
         (path, len(inside), alike) for path, inside, alike in rows
     ]
 
@@ -63,10 +64,8 @@ def test_007_is_a_word() -> None:
 
 
 def test_lines_of_a_block_stand_together() -> None:
-    lines = folded_members(
-        (name, 0, name)
-        for name in ["e", "l.0.a", "l.0.x.0.w", "l.0.b", "l.1.a", "l.1.x.0.w", "l.1.b", "z.0.q"]
-    )
+    names = ["e", "l.0.a", "l.0.x.0.w", "l.0.b", "l.1.a", "l.1.x.0.w", "l.1.b", "z.0.q"]
+    lines = folded_members(names, str, lambda name: 0)
     assert [(block, [path for path, _, _ in inside]) for block, inside in in_blocks(lines)] == [
         ("", ["e"]),
         ("l.{0…1}", ["l.{0…1}.a", "l.{0…1}.x.0.w", "l.{0…1}.b"]),

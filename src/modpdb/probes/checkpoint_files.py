@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from modpdb.probes.checkpoints import Checkpoint, parts_of, read_checkpoint, read_file
+from modpdb.probes.checkpoints import Checkpoint, read_checkpoint, read_file
 from modpdb.probes.files import CheckpointError
 from modpdb.probes.gguf_files import read_gguf
 from modpdb.probes.safetensors_files import TensorEntry
@@ -39,7 +39,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 def _folder(folder: Path) -> Checkpoint:
     try:
-        parts_of(folder)
+        return read_checkpoint(folder)
     except CheckpointError:
         names = os.listdir(folder) if os.access(folder, os.R_OK) else []
         for adapter in _ADAPTERS:
@@ -48,7 +48,6 @@ def _folder(folder: Path) -> Checkpoint:
         if any(each.startswith("consolidated") for each in names):
             return read_checkpoint(folder, mistral=True)
         raise
-    return read_checkpoint(folder)
 
 
 def _gguf(path: Path) -> Checkpoint:

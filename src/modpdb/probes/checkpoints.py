@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,9 @@ def _of_files(folder: Path, parts: Parts) -> Checkpoint:
 
 def _unlike_index(folder: Path, parts: Parts, tensors: Sequence[TensorEntry]) -> list[str]:
     """What the index and the files do not agree on."""
-    if len(tensors) == len(parts.index) and all(each.name in parts.index for each in tensors):
+    if len(tensors) == len(parts.index) and all(
+        map(parts.index.__contains__, map(itemgetter(0), tensors))
+    ):
         return []
     found = {tensor.name for tensor in tensors}
     one = min(parts.index.keys() ^ found)
@@ -173,7 +176,7 @@ def parts_of(folder: Path, *, mistral: bool = False, obey_index: bool = True) ->
 def _weight_map(path: Path) -> dict[str, str]:
     weight_map: Any = read_json(path, "the index").get("weight_map")
     files = weight_map.values() if isinstance(weight_map, dict) else [None]
-    if not all(isinstance(file, str) for file in files) or any(
+    if not {str}.issuperset(map(type, files)) or any(
         os.path.basename(file) != file for file in set(files)
     ):
         raise CheckpointError(f"{path}: 'weight_map' is no map of tensor names to file names")

@@ -7,7 +7,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from operator import attrgetter
+from operator import attrgetter, itemgetter
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -22,7 +23,7 @@ from modpdb.views.text import count, memory, plural, printable, shape, size
 
 _PROBLEMS = 8  # that are said
 _COME: dict[Come, str] = {"held": "held", "read": "read", "at hand": "at hand", "to come": ""}
-_Alike = tuple[str | None, tuple[int, ...] | None, int | None, Come | None]
+_Alike = tuple[Any, ...]  # dtype, shape, bytes, and how far they have come where that differs
 _Line = tuple[str, list[TensorEntry], _Alike]
 
 _SHARD = re.compile(r"-0*(\d+)-of-0*(\d+)\.")
@@ -56,10 +57,11 @@ def checkpoint(
 
 def _lines(tensors: Sequence[TensorEntry], come: Mapping[str, Come], unfold: bool) -> list[_Line]:
     """Tensors that are alike, how far they have come included, under one path."""
-    items = ((each[0], (*each[1:4], come.get(each[0])), each) for each in tensors)
     if unfold:
-        return [(path, [each], alike) for path, alike, each in items]
-    return folded_members(items)
+        return [(each.name, [each], (*each[1:4], come.get(each.name))) for each in tensors]
+    if not come:
+        return folded_members(tensors, itemgetter(0), itemgetter(1, 2, 3))
+    return folded_members(tensors, itemgetter(0), lambda each: (*each[1:4], come.get(each.name)))
 
 
 def _heading(
@@ -69,7 +71,7 @@ def _heading(
     chosen = "" if tensors == of else f" of {of:,}"
     elements = nbytes = unknown = 0
     dtypes: Counter[str] = Counter()
-    for _, inside, (dtype, dims, size_of_each, _) in lines:
+    for _, inside, (dtype, dims, size_of_each, *_) in lines:
         elements += len(inside) * math.prod(dims) if dims is not None else 0
         nbytes += len(inside) * (size_of_each or 0)
         unknown += len(inside) if size_of_each is None else 0
@@ -114,7 +116,7 @@ def _progress(progress: Progress, of: int) -> list[Text]:
 
 
 def _unfolded_rows(lines: Sequence[_Line], files: Sequence[str]) -> list[tuple[Text, ...]]:
-    return [_row(path, "", inside, alike[3], files) for path, inside, alike in lines]
+    return [_row(path, "", inside, alike[3:], files) for path, inside, alike in lines]
 
 
 def _rows(lines: Sequence[_Line], files: Sequence[str]) -> list[tuple[Text, ...]]:
@@ -122,7 +124,7 @@ def _rows(lines: Sequence[_Line], files: Sequence[str]) -> list[tuple[Text, ...]
     for block, inside in in_blocks(lines):
         if block:
             rows.append(_block_row(block, [members for _, members, _ in inside], files))
-        rows += [_row(path, block, members, alike[3], files) for path, members, alike in inside]
+        rows += [_row(path, block, members, alike[3:], files) for path, members, alike in inside]
     return rows
 
 
@@ -143,10 +145,11 @@ def _row(
     path: str,
     block: str,
     inside: Sequence[TensorEntry],
-    state: Come | None,
+    come: Sequence[Come | None],
     files: Sequence[str],
 ) -> tuple[Text, ...]:
     first = inside[0]
+    state = come[0] if come else None
     remark = Text(_COME[state], "green" if state == "held" else "yellow") if state else Text()
     if any(map(attrgetter("derived"), inside)):
         remark.append(f"{' · ' if remark else ''}derived while converting", "yellow")

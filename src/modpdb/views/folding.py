@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from itertools import product
+from operator import itemgetter
 from typing import TypeVar
 
 from modpdb.probes.tree import is_number
@@ -20,31 +21,52 @@ def folded(items: Iterable[tuple[str, Alike]]) -> list[tuple[str, int, Alike]]:
     Joined as `layers.{0…25}.experts.{0…7}.w1` are only paths of which every combination of the
     numbers is there, and whose second half is equal.
     """
-    lines = folded_members((path, alike, None) for path, alike in items)
+    lines = folded_members(list(items), itemgetter(0), itemgetter(1))
     return [(path, len(members), alike) for path, members, alike in lines]
 
 
 def folded_members(
-    items: Iterable[tuple[str, Alike, Member]],
+    members: Sequence[Member], path: Callable[[Member], str], alike: Callable[[Member], Alike]
 ) -> list[tuple[str, list[Member], Alike]]:
-    """As `folded`, of (path, what it is, member), with the members in place of their number.
+    """As `folded`, of anything that has a path and something in which members of a row are equal:
+    (path, members, in what they are alike).
 
     Paths that are alike but for their digits are looked at together, by columns: of 60,000
     tensors each is split and compared in C.
     """
-    groups: dict[tuple[bytes, Alike], tuple[list[str], list[Member]]] = {}
-    for path, alike, member in items:
-        key = path.encode("utf-8", "surrogatepass").translate(None, b"0123456789"), alike
+    groups: dict[bytes, list[Member]] = {}
+    for key, member in zip(_without_digits(list(map(path, members))), members, strict=True):
         group = groups.get(key)
         if group is None:
-            group = groups[key] = [], []
-        group[0].append(path)
-        group[1].append(member)
+            group = groups[key] = []
+        group.append(member)
     return [
-        (path, inside, alike)
-        for (_, alike), (paths, members) in groups.items()
-        for path, inside in _joined(paths, members)
+        (joined, inside, kind)
+        for group in groups.values()
+        for kind, some in _by_kind(group, alike)
+        for joined, inside in _joined(list(map(path, some)), some)
     ]
+
+
+def _without_digits(paths: list[str]) -> list[bytes]:
+    together = "\n".join(paths).encode("utf-8", "surrogatepass").translate(None, b"0123456789")
+    keys = together.split(b"\n")
+    if len(keys) == len(paths):
+        return keys
+    # A path has a line break, or there is none.
+    return [key for path in paths for key in (_without_digits([path.replace("\n", "\r")]))]
+
+
+def _by_kind(
+    members: list[Member], alike: Callable[[Member], Alike]
+) -> Iterable[tuple[Alike, list[Member]]]:
+    kinds = list(map(alike, members))
+    if kinds.count(kinds[0]) == len(kinds):  # without a hash of each
+        return [(kinds[0], members)]
+    parts: dict[Alike, list[Member]] = {}
+    for kind, member in zip(kinds, members, strict=True):
+        parts.setdefault(kind, []).append(member)
+    return parts.items()
 
 
 def _joined(paths: list[str], members: list[Member]) -> Iterator[tuple[str, list[Member]]]:

@@ -6,6 +6,7 @@ import math
 import struct
 from collections import Counter
 from collections.abc import Sequence
+from operator import itemgetter
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -134,9 +135,10 @@ def _tensors(chosen: GGUFContents, of: int, unfold: bool) -> list[RenderableType
 def _rows(chosen: GGUFContents, unfold: bool) -> list[tuple[Text, ...]]:
     if unfold:
         return [_row(each.name, "", [each]) for each in chosen.tensors]
-    items = ((each.name, (*each[1:4], each.shard), each) for each in chosen.tensors)
     rows: list[tuple[Text, ...]] = []
-    for block, lines in in_blocks(folded_members(items)):
+    for block, lines in in_blocks(
+        folded_members(chosen.tensors, itemgetter(0), itemgetter(1, 2, 3, 4))
+    ):
         if block:
             each = sum(members[0].nbytes or 0 for _, members, _ in lines)
             rows.append((*block_cells(block, len(lines[0][1])), Text(size(each)), Text()))
