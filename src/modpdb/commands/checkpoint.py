@@ -50,6 +50,10 @@ def ckpt(dbg: ModPdb, arguments: Arguments) -> None:
     (.bin, .pt); only headers are read, and no pickle is run. GLOB, D and F are globs of names,
     dtypes (bf16, f8_*) and files. Tensors that differ in their numbers only are one row;
     --unfold shows each. --shared: the names that are one tensor.
+
+    In a conversion: `held`, the writer has a tensor of the name that the name map gives this one;
+    `at hand`, it is being converted; `read`, it was, and the writer has none of that name, as it
+    was stacked, split, renamed or dropped; nothing: it is to come.
     """
     from modpdb.probes._torch import collector_paused
     from modpdb.views.checkpoint import checkpoint as view

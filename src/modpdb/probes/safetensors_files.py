@@ -131,10 +131,10 @@ class _Entries:
             try:
                 (start, end), shape = found["data_offsets"], tuple(found["shape"])
                 alike = known.get((found["dtype"], shape))
-                fits = start == last and len(found) == 3 and alike and alike[2] == end - start
+                fits = alike is not None and start == last and alike[2] == end - start
             except (TypeError, KeyError, ValueError):
                 raise self._malformed(name, found) from None
-            if not fits:
+            if alike is None or not fits or len(found) != 3:
                 alike = self._checked(name, found)
                 in_order = in_order and start >= last
             last = end

@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from itertools import chain, compress
 from operator import attrgetter, itemgetter
 from typing import Any
 
@@ -50,9 +50,13 @@ def checkpoint(
         problems[_PROBLEMS:] = [Text(f"… and {plural(more, 'problem')} more", "yellow")]
     progress_lines = _progress(progress, of) if progress is not None else []
     cells = _unfolded_rows(lines, files) if unfold else _rows(lines, files)
-    if len(files) < 2:  # the heading names it
-        cells = [(*row[:4], row[5]) for row in cells]
-    return Group(*heading, *progress_lines, *problems, Grid(cells, right=frozenset({3})))
+    # Columns that say nothing: one file is named in the heading, and how far all are, too.
+    kept = [bool(come), True, True, True, True, len(files) > 1, True]
+    cells = [tuple(compress(row, kept)) for row in cells]
+    name = int(bool(come))
+    return Group(
+        *heading, *progress_lines, *problems, Grid(cells, right=frozenset({name + 3}), wrap=name)
+    )
 
 
 def _lines(tensors: Sequence[TensorEntry], come: Mapping[str, Come], unfold: bool) -> list[_Line]:
@@ -134,6 +138,7 @@ def _block_row(
     sizes = [inside[0].nbytes for inside in members]
     known = [nbytes for nbytes in sizes if nbytes is not None]
     return (
+        Text(),
         *block_cells(block, len(members[0])),
         Text(size(sum(known)) if len(known) == len(sizes) else "?"),
         _where(chain.from_iterable(members), files),
@@ -150,14 +155,13 @@ def _row(
 ) -> tuple[Text, ...]:
     first = inside[0]
     state = come[0] if come else None
-    remark = Text(_COME[state], "green" if state == "held" else "yellow") if state else Text()
-    if any(map(attrgetter("derived"), inside)):
-        remark.append(f"{' · ' if remark else ''}derived while converting", "yellow")
+    derived = any(map(attrgetter("derived"), inside))
     return (
+        Text(_COME[state] if state else "", "green" if state == "held" else "yellow"),
         *tensor_cells(path, block, len(inside), first.dtype, first.shape),
         Text("?" if first.nbytes is None else size(first.nbytes)),
         Text() if block else _where(inside, files),
-        remark,
+        Text("derived while converting" if derived else "", "yellow"),
     )
 
 

@@ -40,12 +40,14 @@ def folded_members(
         if group is None:
             group = groups[key] = []
         group.append(member)
-    return [
+    rows = [
         (joined, inside, kind)
         for group in groups.values()
         for kind, some in _by_kind(group, alike)
         for joined, inside in _joined(list(map(path, some)), some)
     ]
+    place = {id(member): number for number, member in enumerate(members)}
+    return sorted(rows, key=lambda row: place[id(row[1][0])])
 
 
 def _without_digits(paths: list[str]) -> list[bytes]:
