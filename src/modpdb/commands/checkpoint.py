@@ -63,7 +63,7 @@ def ckpt(dbg: ModPdb, arguments: Arguments) -> None:
     glob = one_word(words, "ckpt")
     unfold = bool(arguments.options.get("--unfold"))
     with collector_paused():
-        for meant in _fitting(_meant(dbg, path), glob, arguments):
+        for meant in _fitting(_meant(dbg, path, arguments), glob, arguments):
             if arguments.options.get("--shared"):
                 dbg.show(shared(meant.title, meant.checkpoint))
                 continue
@@ -81,7 +81,7 @@ class _Meant:
     progress: Progress | None = None
 
 
-def _meant(dbg: ModPdb, path: Path | None) -> list[_Meant]:
+def _meant(dbg: ModPdb, path: Path | None, arguments: Arguments) -> list[_Meant]:
     from modpdb.probes.checkpoint_files import open_checkpoint
     from modpdb.probes.conversion import find_conversion
     from modpdb.probes.held_tensors import held_checkpoints
@@ -94,7 +94,11 @@ def _meant(dbg: ModPdb, path: Path | None) -> list[_Meant]:
     frames = [(frame.f_code.co_name, held) for frame, held in frames_outwards(dbg)]
     conversion = find_conversion([held for _, held in frames])
     if conversion is not None:
-        source = reading(lambda: source_of(conversion))
+        folder = conversion.dir_model
+        if arguments.options.get("--shared") and folder is not None and not conversion.adapter:
+            source = reading(lambda: open_checkpoint(folder))  # the converter's list does not tell
+        else:
+            source = reading(lambda: source_of(conversion))
         title = " → ".join(filter(None, (conversion.class_name, conversion.arch)))
         return [_Meant(title, source, conversion_progress(conversion, source, frames))]
     for _, held in frames:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Callable, Iterator
-from glob import escape, iglob
 from itertools import islice
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, TypeVar
@@ -23,6 +21,8 @@ _COMPLETED = 200
 
 def split_words(text: str) -> list[str]:
     """The words of *text*; quotes keep blanks in a path."""
+    import shlex
+
     try:
         return shlex.split(text)
     except ValueError as error:
@@ -67,6 +67,8 @@ def reading(read: Callable[[], Read]) -> Read:
 
 def complete_files(text: str, *suffixes: str) -> Iterator[str]:
     """Folders, and files that end in one of *suffixes*, for Tab."""
+    from glob import escape, iglob
+
     for found in islice(iglob(f"{escape(text)}*"), _COMPLETED):
         if os.path.isdir(found):
             yield f"{found}{os.sep}"

@@ -25,7 +25,8 @@ def open_file(path: Path) -> BinaryIO:
     """*path* for reading. CheckpointError where it cannot be opened or is a pipe or device, at
     which opening and reading would wait."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(path, flags)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise CheckpointError(f"{path}: {getattr(error, 'strerror', error)}") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):

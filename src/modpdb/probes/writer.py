@@ -6,12 +6,13 @@ of dicts of TensorInfo(shape, dtype, nbytes, tensor); before mid 2024 each was o
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import PurePath
 from typing import Any
 
-from modpdb.probes._static import class_name, instance_dict, is_a, qualified_name
+from modpdb.probes._static import class_name, instance_dict, is_a
 from modpdb.probes.gguf_contents import FIRST, Array, GGUFContents, GGUFTensor, KeyValue
 
 # GGUFValueType's members by llama.cpp's names.
@@ -104,19 +105,20 @@ def _key_value(key: str, held: Mapping[str, Any]) -> KeyValue:
     if kind != "arr":
         return KeyValue(key, kind, _scalar(value))
     array = _array(value, _TYPES.get(_member(held.get("sub_type")), ""))
-    return KeyValue(key, f"arr[{array.of}]", array)
+    of = array.of if type(array) is Array else "?"
+    return KeyValue(key, f"arr[{of}]", array)
 
 
-def _array(value: Any, of: str) -> Array:
-    if type(value) in (list, tuple):
-        first = tuple(_scalar(item) for item in value[:FIRST])
-        return Array(of or _item_type(value[0] if value else None), len(value), first)
-    if type(value) in (bytes, bytearray):
+def _array(value: Any, of: str) -> object:
+    """An array of the metadata; of what is no sequence its class."""
+    sequence: Any = next((kind for kind in (list, tuple, range) if is_a(value, kind)), None)
+    if sequence is None and type(value) in (bytes, bytearray):
         return Array(of or "u8", len(value), tuple(value[:FIRST]))
-    if type(value) in (range, dict):
-        items = list(islice(value, FIRST))
-        return Array(of or _item_type(items[0] if items else None), len(value), tuple(items))
-    return Array(of or "?", 0, (class_name(type(value)),))
+    if sequence is None:
+        return class_name(type(value))
+    items = list(islice(sequence.__iter__(value), FIRST))
+    kind = of or _item_type(items[0] if items else None)
+    return Array(kind, sequence.__len__(value), tuple(map(_scalar, items)))
 
 
 def _item_type(item: object) -> str:
@@ -144,8 +146,9 @@ def _scalar(value: Any) -> object:
         return int.__index__(value)
     if is_a(value, str):
         return str.__str__(value)
-    if qualified_name(type(value)).startswith("numpy.") and hasattr(type(value), "item"):
-        return value.item()
+    generic = getattr(sys.modules.get("numpy"), "generic", None)
+    if generic is not None and is_a(value, generic):
+        return generic.item(value)
     return class_name(type(value))
 
 

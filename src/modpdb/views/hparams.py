@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from modpdb.probes._static import class_name
 from modpdb.probes.hparams import HParam, HParams
 from modpdb.views.grid import Grid
 from modpdb.views.text import plural, printable
@@ -51,7 +52,11 @@ def _rows(keys: Sequence[HParam], by_path: bool) -> Iterator[tuple[Text, ...]]:
     for each in keys:
         name = each.path if by_path else "  " * each.level + each.key
         value = "" if each.nested else value_text(each.value)
-        yield Text(printable(name)), Text(printable(value), "cyan"), Text(each.named_in, "dim")
+        yield (
+            Text(printable(name)),
+            Text(printable(value), "cyan"),
+            Text(printable(each.named_in), "dim"),
+        )
 
 
 def value_text(value: Any) -> str:
@@ -64,7 +69,7 @@ def value_text(value: Any) -> str:
         return value if len(value) <= _TEXT else f"{value[:_TEXT]}… {len(value):,} characters"
     if type(value) in (int, float):
         return repr(value)
-    return "{}" if value == {} else type(value).__name__
+    return "{}" if type(value) is dict else class_name(type(value))
 
 
 def _list_text(values: list[Any]) -> str:
