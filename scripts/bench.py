@@ -23,6 +23,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.checkpoints import checkpoint_of_shards
 from benchmarks.conversions import conversion, conversion_with_preset
 from benchmarks.first_prompt import first_prompt
 from benchmarks.forward_passes import forward_checked, forward_recorded
@@ -80,6 +81,14 @@ ROWS = (
         "plain",
         1.05,
         forward_checked,
+    ),
+    Row(
+        "ckpt",
+        "ckpt of 200 shards, 60,000 tensors, folded and rendered",
+        "json",
+        1.5,
+        checkpoint_of_shards,
+        repetitions=7,
     ),
     Row(
         "conversion",

@@ -16,6 +16,7 @@ import pytest
 
 import bench
 from benchmarks import (
+    checkpoints,
     conversions,
     dap,
     debuggers,
@@ -586,3 +587,22 @@ def test_rows_of_a_forward_pass(measure: Callable[..., Measured]) -> None:
 def test_conversion_row() -> None:
     measured = conversions.conversion_with_preset(1, size="tiny")
     assert len(measured.ours) == len(measured.theirs) == 1 and not measured.beside
+
+
+# -- ckpt ---------------------------------------------------------------------------------------
+
+
+def test_ckpt_beside_json_and_safetensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    measured = checkpoints.checkpoint_of_shards(1, shards=3, tensors=1_000)
+    assert len(measured.ours) == len(measured.theirs) == len(measured.beside["safetensors"]) == 1
+    monkeypatch.setattr(checkpoints, "checkpoint_printed", lambda folder: "1 tensor")
+    with pytest.raises(BenchError, match="does not show 1,000 tensors"):
+        checkpoints.checkpoint_of_shards(1, shards=3, tensors=1_000)
+
+
+def test_what_ckpt_is_measured_on(tmp_path: Path) -> None:
+    checkpoints.make(tmp_path, 4, 2_000)
+    opened = checkpoints.opened(tmp_path)
+    assert len(opened) == 2_000 and {dtype for _, dtype, _ in opened} == {"BF16"}
+    assert sum(len(each) for each in checkpoints.parsed(tmp_path)[1:]) == 2_000 + 4

@@ -174,6 +174,15 @@ OWN = (
     *("hooks", "internals", "params --untracked", "hooks thing", "internals cls"),
     *("attr thing.x", "attr thing.computed", "attr thing.data", "attr thing.slot", "attr cls.x"),
     *("attr cls.computed", "attr items.append", "attr holder.thing", "attr thing", "attr"),
+    *(
+        "ckpt",
+        "ckpt thing",
+        "ckpt --shared items",
+        "gguf",
+        "gguf kv thing",
+        "hparams",
+        "hparams thing",
+    ),
 )
 PDBS = (
     *("p thing", "pp thing", "pp items", "whatis thing", "thing", "p thing.computed", "thing == 1"),
@@ -393,6 +402,7 @@ MODULE_LINES = (
     *("hooks", "hooks layer", "hooks *", "internals", "internals layer", "params --untracked"),
     *("params --untracked layer", "attr layer.weight", "attr self.layer", "attr thing.computed"),
     *("attr layer.bias", "attr layer.nothing", "attr self.forward"),
+    *("ckpt", "gguf", "hparams"),
 )
 
 

@@ -139,8 +139,9 @@ def test_the_home_folder(ask: Prompt, model: Model) -> None:
     ("line", "said"),
     [
         ("state against", "against needs a path: state [TARGET] against PATH"),
+        ("state against x.gguf", "x.gguf: a GGUF file's names are those of llama.cpp, no module's"),
         ("state against none", "none: there is no such file or folder"),
-        ("state against . --nope", "state has no flag --nope; it takes --run, --unfold"),
+        ("state against . --nope", "state has no option --nope; it takes --run, --unfold"),
         ("state --nope", "state has no option --nope; it takes --run, --unfold"),
         ("state against .", ".: no model*.safetensors and no pytorch_model*.bin file"),
         ("skeleton", "no conversion is under way here: skeleton PATH takes a checkpoint's folder"),

@@ -72,6 +72,19 @@ def test_header_is_what_was_saved(tmp_path: Path) -> None:
         (b"\xff\xfe", b"", None, "not JSON"),
         (b"[" * 10_000, b"", None, "not JSON"),
         (b"[]", b"", None, "a JSON list, not an object"),
+        (b'{"x": 1.5}', b"", None, "the header has the number 1.5, expected integers"),
+        (b'{"x": NaN}', b"", None, "the header has the number NaN, expected integers"),
+        (entry()[:-1] + b"," + entry()[1:], b"12345678", None, "the header has 'x' twice"),
+        (
+            entry(dtype="F16", shape=[4])[:-2] + b', "shape": [4]}}',
+            b"12345678",
+            None,
+            "'shape' twice",
+        ),
+        (b'{"x": 3, ' + entry()[1:], b"12345678", None, "the header has 'x' twice"),
+        (entry(shape={}, data_offsets=[0, 4]), b"1234", None, "'x' has .* expected dtype, shape"),
+        (entry(shape=[1 << 63]), b"12345678", None, "'x' has the shape"),
+        (entry(data_offsets=[0, 10**4000]), b"12345678", None, "a number of 13,288 bits"),
         (b'{"x": 3}', b"", None, "'x' has 3, expected dtype, shape and two data_offsets"),
         (entry(shape=[-2]), b"", None, r"'x' has the shape \[-2\]"),
         (entry(shape=[True]), b"", None, "'x' has the shape"),
@@ -149,7 +162,7 @@ def test_pickles_are_not_executed(tmp_path: Path) -> None:
     folder_with(tmp_path, "pytorch_model.bin")
     found = read_checkpoint(tmp_path)
     assert (found.files, found.tensors) == (("pytorch_model.bin",), ())
-    assert "tensor names and shapes are not known" in found.problems[0]
+    assert "pytorch_model.bin: not a file of torch.save" in found.problems[0]
     (tmp_path / "pytorch_model.bin.index.json").write_text(
         json.dumps({"weight_map": {"a.weight": "pytorch_model.bin"}})
     )

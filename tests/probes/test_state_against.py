@@ -163,19 +163,17 @@ def test_a_pickle_is_not_executed(tmp_path: Path) -> None:
             return Path.touch, (witness,)
 
     torch.save({"a": torch.zeros(1), "b": Evil()}, tmp_path / "x.pt")
-    with pytest.raises(
-        CheckpointError, match=r"x\.pt: torch\.load\(weights_only=True\) refuses it"
-    ):
-        open_checkpoint(tmp_path / "x.pt")
+    found = open_checkpoint(tmp_path / "x.pt")
     assert not witness.exists()
+    assert [tensor.name for tensor in found.tensors] == ["a"]
+    assert len(found.problems) == 1 and "it was not run" in found.problems[0]
 
 
 def test_what_cannot_be_opened(tmp_path: Path) -> None:
     for name, said in (
         ("none", "there is no such file or folder"),
-        ("x.gguf", "names are those of llama.cpp"),
         ("x.txt", "expected a model folder"),
-        ("x.pt", "refuses it"),
+        ("x.pt", r"x\.pt: "),
         ("x.safetensors", "expected at least 8"),
     ):
         if name != "none":

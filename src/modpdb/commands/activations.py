@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import re
 import sys
 import types
 from collections.abc import Iterable
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modpdb.breakpoints.locations import Spec
-from modpdb.commands.registry import COMMANDS, Arguments, UsageError, command
+from modpdb.commands.registry import Arguments, UsageError, command
 from modpdb.commands.targets import complete_paths, matches
 from modpdb.probes._torch import torch_or_none
 from modpdb.views.text import plural, printable, size
@@ -139,6 +138,7 @@ _RUNS = _Runs()
 @command(
     "record",
     options={"--values": "", "--calls": "NAME,NAME…", "--no-stats": "", "--force": ""},
+    options_anywhere=True,
     completes=complete_paths,
 )
 def record(dbg: ModPdb, arguments: Arguments) -> None:
@@ -157,7 +157,6 @@ def record(dbg: ModPdb, arguments: Arguments) -> None:
     Of a compiled or scripted module only the call itself is seen. Tensors in tuples, lists, dicts
     and dataclasses are noted; other objects, such as a key and value cache, are not looked into.
     """
-    arguments = _options_anywhere("record", arguments)
     if arguments.target == "stop" and not arguments.options:
         _stop(dbg)
     elif _RUNS.running is not None:
@@ -249,16 +248,6 @@ def _counts(recording: Recording) -> str:
     return f"{plural(len(recording.calls), 'call')} of {plural(recording.modules(), 'module')}"
 
 
-def _options_anywhere(name: str, arguments: Arguments) -> Arguments:
-    """Options may follow a file, too."""
-    match = re.search(r"(?:^|\s)(--[a-z])", arguments.target)
-    if match is None:
-        return arguments
-    later = COMMANDS[name].parse(arguments.target[match.start(1) :])
-    target = f"{arguments.target[: match.start(1)].strip()} {later.target}".strip()
-    return _options_anywhere(name, Arguments({**arguments.options, **later.options}, target))
-
-
 def _glob_and_file(text: str) -> tuple[str, Path | None]:
     """``[GLOB] [FILE]``: a file ends in .safetensors."""
     import shlex
@@ -294,6 +283,7 @@ def _run_names(dbg: ModPdb, text: str) -> Iterable[str]:
     "acts",
     options={"--top": "N", "--inputs": "", "--unfold": "", "--of": "RUN"},
     needs_frame=False,
+    options_anywhere=True,
     completes=complete_paths,
 )
 def activations(dbg: ModPdb, arguments: Arguments) -> None:
@@ -311,7 +301,6 @@ def activations(dbg: ModPdb, arguments: Arguments) -> None:
     from modpdb.probes.activations import passes
     from modpdb.views import activations as views
 
-    arguments = _options_anywhere("activations", arguments)
     recording, _ = _run(arguments.text("--of") or "")
     glob = arguments.target
     calls = [c for c in recording.calls if not glob or _meant(c.root, c.path, glob)]

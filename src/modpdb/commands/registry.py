@@ -21,6 +21,9 @@ _OWN = (
     "call_path",
     "state",
     "skeleton",
+    "checkpoint",
+    "hparams",
+    "gguf",
     "run_model",
     "activations",
     "stages",
@@ -67,7 +70,8 @@ class Command:
     ``options`` maps each option to the name of its value, "" for a flag. ``resumes``: the
     program runs on after it. ``needs_frame``: an rc line with it waits for the first stop.
     ``completes`` gives candidates for the target. ``file_after`` is the word after which a path
-    follows, "" where the target is one.
+    is completed, "" where the target is one. ``options_anywhere``: options may follow words of the
+    target too, as a path's do.
     """
 
     name: str
@@ -78,6 +82,7 @@ class Command:
     needs_frame: bool = True
     completes: Callable[[ModPdb, str], Iterable[str]] | None = None
     file_after: str | None = None
+    options_anywhere: bool = False
 
     def parse(self, text: str) -> Arguments:
         """Split *text* into options and target.
@@ -85,7 +90,13 @@ class Command:
         Raises UsageError for an option that the command does not have or that lacks its value.
         """
         options: dict[str, str | bool] = {}
-        while (match := _TOKEN.match(text)) and is_option(match[1]):
+        before = ""
+        while match := _TOKEN.match(text):
+            if not is_option(match[1]):
+                if not self.options_anywhere:
+                    break
+                before, text = f"{before} {match[1]}", match[2]
+                continue
             name, given, value = match[1].partition("=")
             text = match[2]
             if name not in self.options:
@@ -101,18 +112,7 @@ class Command:
                     raise UsageError(f"{name} needs a value: {name} {self.options[name]}")
                 value, text = match[1], match[2]
             options[name] = value
-        if self.file_after is not None:
-            text = self._flags_behind(text.strip(), options)
-        return Arguments(options, text.strip())
-
-    def _flags_behind(self, text: str, options: dict[str, str | bool]) -> str:
-        """*text* without the flags that follow a file, which are added to *options*."""
-        while match := re.search(r"(?:^|\s)(--[A-Za-z][\w-]*)$", text):
-            if self.options.get(match[1]) != "":
-                raise UsageError(f"{self.name} has no flag {match[1]}; {self._choice()}")
-            options[match[1]] = True
-            text = text[: match.start()].rstrip()
-        return text
+        return Arguments(options, f"{before} {text}".strip())
 
     def _choice(self) -> str:
         if not self.options:

@@ -17,7 +17,12 @@ _BUILT: dict[tuple[str, int, bool], Skeleton] = {}
 """The session's skeletons, by folder, time of the config's last change, and trust."""
 
 
-@command("skeleton", options={"--trust-remote-code": "", "--unfold": ""}, file_after="")
+@command(
+    "skeleton",
+    options={"--trust-remote-code": "", "--unfold": ""},
+    file_after="",
+    options_anywhere=True,
+)
 def skeleton(dbg: ModPdb, arguments: Arguments) -> None:
     """skeleton [--trust-remote-code] [--unfold] [PATH]
 

@@ -34,6 +34,7 @@ _AGAINST = re.compile(r"(?:^|\s)against(?:\s+(?P<path>.*))?$", re.DOTALL)
     options={"--run": "", "--unfold": ""},
     completes=complete_paths,
     file_after="against",
+    options_anywhere=True,
 )
 def state(dbg: ModPdb, arguments: Arguments) -> None:
     """state [--run] [--unfold] [TARGET] [against PATH]
@@ -80,6 +81,8 @@ def _opened(path: str) -> Checkpoint:
     from modpdb.probes.checkpoint_files import open_checkpoint
     from modpdb.probes.checkpoints import CheckpointError
 
+    if path.endswith(".gguf"):
+        raise UsageError(f"{path}: a GGUF file's names are those of llama.cpp, no module's")
     try:
         return open_checkpoint(Path(path).expanduser())
     except CheckpointError as error:

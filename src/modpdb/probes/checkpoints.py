@@ -1,4 +1,4 @@
-"""A checkpoint folder by its safetensors headers: no tensor data is read, no pickle executed.
+"""A checkpoint folder by its files' headers: no tensor data is read, no pickle executed.
 
 The files are chosen by the rule of llama.cpp's converter (`index_tensors` in conversion/base.py),
 so that a folder with `model*` and `consolidated*` files gives the tensors that get converted.
@@ -6,17 +6,21 @@ so that a folder with `model*` and `consolidated*` files gives the tensors that 
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from modpdb.probes._torch import collector_paused
+from modpdb.probes.files import CheckpointError, read_json, shown
 from modpdb.probes.layers import Own, own_shapes
 from modpdb.probes.registered import TensorRow
-from modpdb.probes.tensors import TensorFacts, short_dtype
+from modpdb.probes.safetensors_files import TensorEntry, read_whole_header
+from modpdb.probes.safetensors_files import read_header as read_header
+from modpdb.probes.tensors import TensorFacts
 from modpdb.probes.tree import (
     ModuleNode,
     ModuleTree,
@@ -26,31 +30,15 @@ from modpdb.probes.tree import (
     is_number,
 )
 
-HEADER_LIMIT = 100_000_000  # bytes; safetensors' own reader refuses longer headers, too
-
-# Bits of an element, by the names in a safetensors header.
-_BITS = {
-    "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8,
-    "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
-    "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32,
-    "I64": 64, "U64": 64, "F64": 64, "C64": 64,
-}  # fmt: skip
-
-
-class CheckpointError(ValueError):
-    """A file or folder that cannot be read as a checkpoint: what was found and expected."""
-
 
 @dataclass(frozen=True, slots=True)
-class TensorEntry:
-    """A tensor of a checkpoint; None is what its file does not tell without being executed."""
+class Shared:
+    """Names of one tensor in a file; those of *left_out* are not among the checkpoint's own, as
+    safetensors' save_model leaves them out and notes in the metadata."""
 
-    name: str
-    dtype: str | None  # in short: bf16, f32, f8_e4m3
-    shape: tuple[int, ...] | None
-    nbytes: int | None
+    names: tuple[str, ...]
     file: str
-    derived: bool = False  # computed while converting, as by dequantising: shape as stored
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +50,7 @@ class Checkpoint:
     tensors: tuple[TensorEntry, ...]
     problems: tuple[str, ...] = ()
     from_model_tensors: bool = False
+    shared: tuple[Shared, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +76,79 @@ def read_checkpoint(
     parts = parts_of(folder, mistral=mistral, obey_index=obey_index)
     if chosen:
         parts = Parts(chosen, chosen[0].endswith(".safetensors"), parts.index)
-    if not parts.safetensors:
-        return _pickled(folder, parts)
+    with collector_paused():
+        return _of_files(folder, parts)
+
+
+def _of_files(folder: Path, parts: Parts) -> Checkpoint:
+    """The tensors of all files; of one that cannot be read those that the index names."""
     tensors: list[TensorEntry] = []
+    shared: list[Shared] = []
     problems = []
     for file in parts.files:
         try:
-            tensors += read_header(folder / file)
+            found = read_file(folder / file)
         except CheckpointError as error:
             problems.append(str(error))
-    return Checkpoint(str(folder), parts.files, tuple(tensors), tuple(problems))
+            if not parts.safetensors:  # of others the names are not taken on trust
+                named = (name for name, place in parts.index.items() if place == file)
+                tensors += [TensorEntry(name, None, None, None, file) for name in named]
+            continue
+        tensors += found.tensors
+        shared += found.shared
+        problems += found.problems
+    if parts.index and not problems:
+        problems += _unlike_index(folder, parts, tensors)
+    return Checkpoint(
+        str(folder), parts.files, tuple(tensors), tuple(problems), shared=tuple(shared)
+    )
+
+
+def _unlike_index(folder: Path, parts: Parts, tensors: Sequence[TensorEntry]) -> list[str]:
+    """What the index and the files do not agree on."""
+    if len(tensors) == len(parts.index) and all(
+        map(parts.index.__contains__, map(itemgetter(0), tensors))
+    ):
+        return []
+    found = {tensor.name for tensor in tensors}
+    one = min(parts.index.keys() ^ found)
+    where = "in no file" if one in parts.index else "not in the index"
+    return [
+        f"{folder}: the index names {len(parts.index):,} tensors, the files have {len(found):,}: "
+        f"{shown(one)} is {where}"
+    ]
+
+
+def read_file(path: Path) -> Checkpoint:
+    """The tensors of one file, of safetensors or of torch.save, by how its name ends."""
+    folder, files = str(path.parent), (path.name,)
+    if path.name.endswith(".safetensors"):
+        tensors, metadata = read_whole_header(path)
+        return Checkpoint(folder, files, tuple(tensors), shared=_left_out(path, tensors, metadata))
+    from modpdb.probes.pickled_files import read_pickled
+
+    pickled = read_pickled(path)
+    shared = tuple(Shared(names, path.name) for names in pickled.shared)
+    problems = tuple(
+        f"{path}: running the pickle would import {shown(name)}, which no tensor needs; it was "
+        "not run"
+        for name in pickled.imports[:1]
+    )
+    return Checkpoint(folder, files, pickled.tensors, problems, shared=shared)
+
+
+def _left_out(
+    path: Path, tensors: list[TensorEntry], metadata: dict[str, Any]
+) -> tuple[Shared, ...]:
+    """What save_model notes: {name left out: name stored} among the metadata."""
+    if not metadata or metadata.keys() <= {"format"}:
+        return ()
+    stored = {tensor.name for tensor in tensors}
+    return tuple(
+        Shared((kept, name), path.name, (name,))
+        for name, kept in metadata.items()
+        if type(kept) is str and kept in stored and name not in stored
+    )
 
 
 def parts_of(folder: Path, *, mistral: bool = False, obey_index: bool = True) -> Parts:
@@ -122,87 +174,13 @@ def parts_of(folder: Path, *, mistral: bool = False, obey_index: bool = True) ->
 
 
 def _weight_map(path: Path) -> dict[str, str]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: {error}, expected a JSON index") from None
-    weight_map = found.get("weight_map") if isinstance(found, dict) else None
-    if not isinstance(weight_map, dict) or not all(
-        isinstance(file, str) and os.path.basename(file) == file for file in weight_map.values()
+    weight_map: Any = read_json(path, "the index").get("weight_map")
+    files = weight_map.values() if isinstance(weight_map, dict) else [None]
+    if not {str}.issuperset(map(type, files)) or any(
+        os.path.basename(file) != file for file in set(files)
     ):
         raise CheckpointError(f"{path}: 'weight_map' is no map of tensor names to file names")
     return weight_map
-
-
-def _pickled(folder: Path, parts: Parts) -> Checkpoint:
-    tensors = [TensorEntry(name, None, None, None, file) for name, file in parts.index.items()]
-    known = "shapes are" if tensors else "tensor names and shapes are"
-    problem = f"{parts.files[0]}: a pickle, which is not executed to look at it; {known} not known"
-    return Checkpoint(str(folder), parts.files, tuple(tensors), (problem,))
-
-
-def read_header(path: Path) -> list[TensorEntry]:
-    """The tensors that a safetensors file's header lists, by name; nothing else is read.
-
-    CheckpointError where the header is longer than the file or HEADER_LIMIT, is not JSON, or
-    an entry is not as the format says; it names file, what was found and what was expected.
-    """
-    try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            length = _header_length(path, file.read(8), size)
-            header = file.read(length)
-    except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror}") from None
-    try:
-        listed = json.loads(header.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: the header is not JSON: {error}") from None
-    if not isinstance(listed, dict):
-        raise CheckpointError(
-            f"{path}: the header is a JSON {type(listed).__name__}, not an object"
-        )
-    listed.pop("__metadata__", None)
-    data = size - 8 - length
-    return [_entry(path, name, listed[name], data) for name in sorted(listed)]
-
-
-def _header_length(path: Path, first: bytes, size: int) -> int:
-    if len(first) < 8:
-        raise CheckpointError(f"{path}: {len(first)} bytes, expected at least 8 of a header length")
-    length = int.from_bytes(first, "little")
-    if length > HEADER_LIMIT:
-        raise CheckpointError(
-            f"{path}: the header is said to have {length:,} bytes, expected up to {HEADER_LIMIT:,}"
-        )
-    if length > size - 8:
-        raise CheckpointError(
-            f"{path}: the header is said to have {length:,} bytes, but {size - 8:,} follow"
-        )
-    return length
-
-
-def _entry(path: Path, name: str, found: Any, data: int) -> TensorEntry:
-    match found:
-        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(start), int(end)]}:
-            pass
-        case _:
-            raise CheckpointError(
-                f"{path}: {name!r} has {found!r:.80}, expected dtype, shape and two data_offsets"
-            )
-    if not all(type(size) is int and size >= 0 for size in shape):
-        raise CheckpointError(f"{path}: {name!r} has the shape {shape}, expected sizes from 0 on")
-    if not 0 <= start <= end <= data:
-        raise CheckpointError(
-            f"{path}: {name!r} lies at bytes {start:,} to {end:,} of the data, which has {data:,}"
-        )
-    bits = _BITS.get(dtype)
-    if bits is not None and math.prod(shape) * bits != (end - start) * 8:
-        raise CheckpointError(
-            f"{path}: {name!r} has {end - start:,} bytes, expected "
-            f"{math.prod(shape) * bits // 8:,} for {dtype} {shape}"
-        )
-    return TensorEntry(name, short_dtype(dtype), tuple(shape), end - start, path.name)
 
 
 def tensor_rows(tensors: Iterable[TensorEntry]) -> list[TensorRow]:

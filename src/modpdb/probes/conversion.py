@@ -15,14 +15,9 @@ from typing import Any
 
 from modpdb.probes._static import class_attribute, class_name, instance_dict, is_a
 from modpdb.probes._torch import torch_or_none, undisturbed
-from modpdb.probes.checkpoints import (
-    Checkpoint,
-    CheckpointError,
-    TensorEntry,
-    parts_of,
-    read_checkpoint,
-    read_header,
-)
+from modpdb.probes.checkpoints import Checkpoint, parts_of, read_checkpoint
+from modpdb.probes.files import CheckpointError
+from modpdb.probes.safetensors_files import TensorEntry, read_header
 from modpdb.probes.tensors import TensorReader, short_dtype
 
 _MARKS = ("gguf_writer", "tensor_map", "hparams", "model_tensors", "dir_model")
@@ -43,6 +38,18 @@ class Conversion:
     dir_model: Path | None
     mistral: bool
     obeys_index: bool  # it reads the files that the index names, as versions since late 2025 do
+    adapter: dict[str, Any] | None = None  # the tensors of a LoRA adapter that is converted
+
+    @property
+    def writer(self) -> Any:
+        """Its GGUFWriter, None before there is one."""
+        return instance_dict(self.model).get("gguf_writer")
+
+    @property
+    def hparams(self) -> dict[Any, Any] | None:
+        """The config as the converter holds it, None before it does."""
+        found = instance_dict(self.model).get("hparams")
+        return found if is_a(found, dict) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +74,7 @@ def find_conversion(frames: Iterable[Mapping[str, Any]]) -> Conversion | None:
     if cls is None:
         if folder is None or not any("hparams" in frame or "args" in frame for frame in frames):
             return None
-        return Conversion(None, "", "", folder, _local_mistral(frames), True)
+        return Conversion(None, "", "", folder, _local_mistral(frames), True, _adapter(frames))
     return Conversion(
         model,
         class_name(cls),
@@ -75,6 +82,7 @@ def find_conversion(frames: Iterable[Mapping[str, Any]]) -> Conversion | None:
         None if folder is None else Path(folder),
         class_attribute(cls, "is_mistral_format") is True or _local_mistral(frames),
         class_attribute(cls, "index_tensors") is not None,
+        _adapter(frames),
     )
 
 
@@ -105,6 +113,12 @@ def _local_folder(frames: list[Mapping[str, Any]]) -> Path | None:
         if _is_path(found):
             return Path(found)
     return None
+
+
+def _adapter(frames: list[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """convert_lora_to_gguf.py's `lora_model`."""
+    found = (frame.get("lora_model") for frame in frames)
+    return next((each for each in found if type(each) is dict), None)
 
 
 def _is_path(value: object) -> bool:

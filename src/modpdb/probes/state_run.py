@@ -10,7 +10,6 @@ from typing import Any
 
 from modpdb.probes._static import class_name
 from modpdb.probes._torch import torch_or_none, undisturbed
-from modpdb.probes.checkpoint_files import refusal
 from modpdb.probes.forked import ForkError, in_fork
 from modpdb.probes.tensors import TensorFacts, TensorReader
 
@@ -79,3 +78,11 @@ def _other(torch: Any, name: str, value: Any) -> Kept:
 
 def _line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [""])[0]
+
+
+def refusal(error: BaseException) -> str:
+    """What torch.load(weights_only=True) says, without its page of advice."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    named = (line for line in lines if line.startswith("WeightsUnpickler error:"))
+    line = next(named, lines[0] if lines else class_name(type(error)))
+    return line.removeprefix("WeightsUnpickler error:").partition(". Please ")[0].strip()

@@ -85,6 +85,13 @@ def of_adapter(names: TensorNames, adapter: Iterable[str]) -> TensorNames:
     return TensorNames(checkpoint, tuple(predicted), (), names.mapped)
 
 
+def base_name(key: str) -> str:
+    """The base model's tensor that a LoRA adapter's *key* changes, as convert_lora_to_gguf.py's
+    get_base_tensor_name has it."""
+    name = key.replace("base_model.model.", "")
+    return re.sub(r"\.lora_(?:[AB]\.weight|embedding_[AB])", ".weight", name)
+
+
 def name_matcher(glob: str) -> Callable[[str], bool]:
     """Whether a tensor's name is meant by *glob*, from which .weight and .bias may be left out,
     and what marks the halves of a LoRA adapter's."""

@@ -15,7 +15,7 @@ from modpdb.probes.tensors import Statistics
 from modpdb.probes.tree import Fold, ModuleFacts, ModuleTree, folds, walk
 from modpdb.views.folding import folded
 from modpdb.views.grid import Grid
-from modpdb.views.text import count, numbers, plural, printable, shape, size
+from modpdb.views.text import count, memory, numbers, plural, printable, shape, size
 
 _INDENT = "  "
 _TIES_NAMED = 4  # tied tensors that the heading names
@@ -83,7 +83,7 @@ def _by_path(row: _Row) -> _Row:
 
 def _heading(tree: ModuleTree) -> list[Text]:
     facts = tree.root.facts
-    said = [f"{count(facts.parameters)} parameters", _memory(facts.parameter_bytes)]
+    said = [f"{count(facts.parameters)} parameters", memory(facts.parameter_bytes)]
     if facts.own_parameters and tree.root.children:
         said.append(f"own {count(facts.own_parameters)}")
     if facts.buffer_bytes:
@@ -99,10 +99,6 @@ def _heading(tree: ModuleTree) -> list[Text]:
         heading = Text(printable(f"{facts.class_name} {facts.detail}").strip(), "bold")
     heading.append("   " + " · ".join(said), "not bold")
     return [heading, *_source(tree), *_ties(tree)]
-
-
-def _memory(nbytes: int) -> str:
-    return size(nbytes) if nbytes < 1024 else f"{size(nbytes)} ({nbytes:,} bytes)"
 
 
 def _dtypes(tree: ModuleTree) -> list[str]:
@@ -395,5 +391,5 @@ def tensor_total(rows: Sequence[TensorRow]) -> str:
     more = len([row for row in rows if row.facts is not None]) - len(counted)
     again = f", {plural(more, 'further name')} of tied ones" if more else ""
     return (
-        f"{plural(len(counted), 'tensor')}{again} · {count(elements)} elements · {_memory(nbytes)}"
+        f"{plural(len(counted), 'tensor')}{again} · {count(elements)} elements · {memory(nbytes)}"
     )

@@ -44,6 +44,11 @@ def size(nbytes: int) -> str:
     return f"{_digits(nbytes / 1024**power)} {_UNITS[power]}"
 
 
+def memory(nbytes: int) -> str:
+    """Memory in binary units, and to the byte: 482.6 KiB (494,208 bytes)."""
+    return size(nbytes) if nbytes < 1024 else f"{size(nbytes)} ({nbytes:,} bytes)"
+
+
 def duration(seconds: float) -> str:
     """A time in the script's run: 0.04 s, 12.31 s, 4:07 min, 1:02:05 h."""
     if seconds < 100:
