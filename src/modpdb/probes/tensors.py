@@ -216,6 +216,10 @@ class _Running:
     def _moments(self, values: Any) -> tuple[float, float]:
         """Mean and sum of squared deviations, in float64 where float32 cannot hold them."""
         mean = float(values.sum()) / values.shape[0]
+        about_zero = float(values.dot(values))
+        squares = about_zero - mean * mean * values.shape[0]
+        if about_zero / 2 < squares < math.inf:  # little has cancelled
+            return mean, squares
         deviations = values - mean
         squares = float(deviations.dot(deviations))
         if math.isfinite(squares) or values.dtype is self._torch.float64:
