@@ -14,7 +14,7 @@ from modpdb.plugins import entry_points
 if TYPE_CHECKING:
     from modpdb.debugger import ModPdb
 
-_OWN = ("modules", "linear", "stages", "trace", "tensor_breaks", "saved_breaks", "gdb")
+_OWN = ("modules", "linear", "stages", "trace", "tensor_breaks", "saved_breaks", "gdb", "tensor")
 _TOKEN = re.compile(r"(\S+)\s*(.*)", re.DOTALL)
 
 
@@ -50,7 +50,8 @@ class Command:
 
     ``options`` maps each option to the name of its value, "" for a flag. ``resumes``: the
     program runs on after it. ``needs_frame``: an rc line with it waits for the first stop.
-    ``completes`` gives candidates for the target.
+    ``completes`` gives candidates for the target. ``bare_alias`` is False where an alias with
+    nothing after it is Python: ``x`` alone is a variable.
     """
 
     name: str
@@ -60,6 +61,11 @@ class Command:
     resumes: bool = False
     needs_frame: bool = True
     completes: Callable[[ModPdb, str], Iterable[str]] | None = None
+    bare_alias: bool = True
+
+    def is_python(self, name: str, argument: str) -> bool:
+        """Whether what was typed, *name* and then *argument*, is no command after all."""
+        return not self.bare_alias and not argument and name in self.aliases
 
     def parse(self, text: str) -> Arguments:
         """Split *text* into options and target.

@@ -10,7 +10,7 @@ import json
 import math
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from modpdb.probes.tree import (
 HEADER_LIMIT = 100_000_000  # bytes; safetensors' own reader refuses longer headers, too
 
 # Bits of an element, by the names in a safetensors header.
-_BITS = {
+BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8,
     "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
     "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32,
@@ -51,6 +51,8 @@ class TensorEntry:
     nbytes: int | None
     file: str
     derived: bool = False  # computed while converting, as by dequantising: shape as stored
+    # Where its bytes begin in the file; None where the header was not what told of it.
+    offset: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +165,8 @@ def read_header(path: Path) -> list[TensorEntry]:
             f"{path}: the header is a JSON {type(listed).__name__}, not an object"
         )
     listed.pop("__metadata__", None)
-    data = size - 8 - length
-    return [_entry(path, name, listed[name], data) for name in sorted(listed)]
+    begin = 8 + length
+    return [_entry(path, name, listed[name], begin, size - begin) for name in sorted(listed)]
 
 
 def _header_length(path: Path, first: bytes, size: int) -> int:
@@ -182,7 +184,7 @@ def _header_length(path: Path, first: bytes, size: int) -> int:
     return length
 
 
-def _entry(path: Path, name: str, found: Any, data: int) -> TensorEntry:
+def _entry(path: Path, name: str, found: Any, begin: int, data: int) -> TensorEntry:
     match found:
         case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(start), int(end)]}:
             pass
@@ -196,13 +198,15 @@ def _entry(path: Path, name: str, found: Any, data: int) -> TensorEntry:
         raise CheckpointError(
             f"{path}: {name!r} lies at bytes {start:,} to {end:,} of the data, which has {data:,}"
         )
-    bits = _BITS.get(dtype)
+    bits = BITS.get(dtype)
     if bits is not None and math.prod(shape) * bits != (end - start) * 8:
         raise CheckpointError(
             f"{path}: {name!r} has {end - start:,} bytes, expected "
             f"{math.prod(shape) * bits // 8:,} for {dtype} {shape}"
         )
-    return TensorEntry(name, short_dtype(dtype), tuple(shape), end - start, path.name)
+    return TensorEntry(
+        name, short_dtype(dtype), tuple(shape), end - start, path.name, offset=begin + start
+    )
 
 
 def tensor_rows(tensors: Iterable[TensorEntry]) -> list[TensorRow]:

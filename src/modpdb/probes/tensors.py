@@ -168,7 +168,7 @@ def statistics(tensor: Any, **how: Any) -> Statistics:
         shard = local_tensor(tensor)
         tensor = tensor if shard is None else shard
         _refuse_unreadable(torch, tensor, converted="each" in how)
-        return statistics_of(_chunks(tensor.detach()), math.prod(tensor.shape), **how)
+        return statistics_of(flat_chunks(tensor.detach()), math.prod(tensor.shape), **how)
 
 
 def statistics_of(
@@ -228,7 +228,7 @@ def _refuse_unreadable(torch: Any, tensor: Any, *, converted: bool) -> None:
         raise NoStatistics("complex")
 
 
-def _chunks(tensor: Any) -> Iterator[Any]:
+def flat_chunks(tensor: Any) -> Iterator[Any]:
     """All elements, in any order, as flat pieces of at most CHUNK; views where strides allow."""
     if tensor.is_contiguous():
         flat = tensor.view(-1)
@@ -241,11 +241,11 @@ def _chunks(tensor: Any) -> Iterator[Any]:
         outer_first = sorted(range(tensor.ndim), key=lambda dim: -tensor.stride(dim))
         tensor = tensor.permute(outer_first)
         if tensor.is_contiguous():
-            yield from _chunks(tensor)
+            yield from flat_chunks(tensor)
         else:
             longest = max(range(tensor.ndim), key=lambda dim: tensor.shape[dim])
             for half in tensor.tensor_split(2, longest):
-                yield from _chunks(half)
+                yield from flat_chunks(half)
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,9 +364,7 @@ def _joined(one: _Tally, other: _Tally) -> _Tally:
 
 def _result(torch: Any, found: _Tally, sample: list[Any], bins: int, partial: bool) -> Statistics:
     if not found.finite:
-        return Statistics(
-            found.seen, None, None, None, None, found.nan, found.inf, partial=partial
-        )
+        return Statistics(found.seen, None, None, None, None, found.nan, found.inf, partial=partial)
     histogram: tuple[int, ...] = ()
     sampled = 0
     if bins and found.minimum < found.maximum:
