@@ -182,10 +182,10 @@ def _of_checkpoint(source: Source, target: Typed) -> tuple[str, Any]:
     tensors = source.checkpoint.tensors
     text = target.text
     found = [each for each in tensors if each.name == text]
-    found = found or [each for each in tensors if matches(each.name, text)]
+    found = found or [each for each in tensors if _meant(each.name, text)]
     if not found:
         named = ((each, gguf_name(source.conversion, each.name)) for each in tensors)
-        found = [each for each, gguf in named if gguf is not None and matches(gguf.name, text)]
+        found = [each for each, gguf in named if gguf is not None and _meant(gguf.name, text)]
     if len(found) > 1:
         raise UsageError(_several(text, [each.name for each in found]))
     if not found:
@@ -194,6 +194,11 @@ def _of_checkpoint(source: Source, target: Typed) -> tuple[str, Any]:
         names = [each.name for each in tensors]
         raise UsageError(not_understood(target, "no tensor of the checkpoint", names))
     return found[0].name, _loaded(source, found[0])
+
+
+def _meant(name: str, text: str) -> bool:
+    """By its name, or that without .weight: the layer's."""
+    return matches(name, text) or matches(name, f"{text}.weight")
 
 
 def _loaded(source: Source, entry: TensorEntry) -> Any:

@@ -90,9 +90,7 @@ class Comparison:
 def compare(a: tuple[str, Any], b: tuple[str, Any], *, watch: Watch | None = None) -> Comparison:
     """Two named torch tensors; whatever differs is said, not raised."""
     torch = torch_or_none()
-    sides = tuple(
-        Side(name, tuple(tensor.shape), short_dtype(str(tensor.dtype))) for name, tensor in (a, b)
-    )
+    sides = _side(*a), _side(*b)
     with undisturbed(torch):
         try:
             one, other = (_dense(torch, tensor) for _, tensor in (a, b))
@@ -109,6 +107,10 @@ def compare(a: tuple[str, Any], b: tuple[str, Any], *, watch: Watch | None = Non
         except (RuntimeError, TypeError, NotImplementedError) as error:
             return Comparison(*sides, None, None, no_numbers=str(error).splitlines()[0])
     return Comparison(*sides, distance, relation, backwards)
+
+
+def _side(name: str, tensor: Any) -> Side:
+    return Side(name, tuple(tensor.shape), short_dtype(str(tensor.dtype)))
 
 
 def _dense(torch: Any, tensor: Any) -> Any:

@@ -23,6 +23,7 @@ _OPERATORS = {
     "matmul": "@", "and": "&", "or": "|", "xor": "^", "lt": "<", "le": "<=", "gt": ">",
     "ge": ">=", "eq": "==", "ne": "!=", "lshift": "<<", "rshift": ">>",
 }  # fmt: skip
+_TUPLE_ELEMENT = "[…]"  # after the name of an operation that gives several
 _REVERSED = {"rsub": "-", "rtruediv": "/", "rpow": "**", "rfloordiv": "//"}
 
 
@@ -125,15 +126,19 @@ def leaves(origin: Leaf | Made) -> Iterator[Leaf]:
 
 def _origin(args: Any, names: Mapping[int, str]) -> tuple[str, str]:
     source = args[0] if is_a(args, tuple) and args else None
-    path = instance_dict(instance_dict(source).get("data_range")).get("filename")
+    path: Any = instance_dict(instance_dict(source).get("data_range")).get("filename")
     file = Path(path).name if type(path) is str or is_a(path, Path) else ""
     return file, names.get(id(source), "")
 
 
 def _operation(state: Mapping[str, Any]) -> str:
     """The operation in a word, with those of its arguments that are no tensors."""
-    args, kwargs = list(_flat(state["_args"])), state["_kwargs"]
-    name = _function_name(state["_func"])
+    given, kwargs = state["_args"], state["_kwargs"]
+    name, element = _function_name(state["_func"]), ""
+    if _TUPLE_ELEMENT in name:  # its arguments: [those of the operation, a cache], index
+        name, element = name.removesuffix(_TUPLE_ELEMENT), f"[{given[1]}]"
+        given = given[0][0]
+    args = list(_flat(given))
     plain = [each for each in args if not is_lazy(each) and not _is_eager(each)]
     words = [_argument(each) for each in plain]
     if type(kwargs) is dict:
@@ -144,25 +149,23 @@ def _operation(state: Mapping[str, Any]) -> str:
         return " ".join([*words, _REVERSED[name]])
     if name == "getitem":
         return f"[{', '.join(words)}]"
-    return f"{name}({', '.join(words)})" if words else name
+    return (f"{name}({', '.join(words)})" if words else name) + element
 
 
 def _function_name(function: Any) -> str:
     """`reshape` of gguf's lambda over `name`, `add` of `__add__`, `stack` of `torch.stack`."""
     if type(function) is FunctionType:
         cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
-        for free in ("name", "fn"):  # of LazyMeta's, and of an element of a tuple
-            held = cells[free].cell_contents if free in cells else None
-            if type(held) is str:
-                return held
-            if held is not None:
-                return f"part of {_function_name(held)}"
+        if "name" in cells and type(cells["name"].cell_contents) is str:  # LazyMeta's
+            return cells["name"].cell_contents
+        if "fn" in cells and function.__name__ == "eager_tuple_element":
+            return _function_name(cells["fn"].cell_contents) + _TUPLE_ELEMENT
         called = function.__code__.co_names
         if function.__name__ == "<lambda>" and called:
             return called[-1]
         return function.__name__
     if type(function) is MethodType:
-        owner = function.__self__
+        owner: Any = function.__self__
         name = function.__name__.strip("_").removesuffix("_array")
         return f"{name} {class_name(owner)}" if is_a(owner, type) else name
     if type(function) is BuiltinFunctionType or hasattr(type(function), "__objclass__"):

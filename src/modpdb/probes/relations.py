@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from modpdb.probes._torch import torch_or_none, undisturbed
@@ -101,8 +103,8 @@ def _cast(torch: Any, source: Any, target: Any) -> Cast | None:
         wide, cast = one.to(torch.float64), other.to(torch.float64)
         rounded += int((~same_values(torch, wide, cast)).sum())
         overflow += int((cast.isinf() & ~wide.isinf()).sum())
-    names = (short_dtype(str(each.dtype)) for each in (source, target))
-    return Cast(*names, rounded, overflow)
+    before, after = (short_dtype(str(each.dtype)) for each in (source, target))
+    return Cast(before, after, rounded, overflow)
 
 
 # -- the same values in another order ------------------------------------------------------------
@@ -221,7 +223,7 @@ def _plus(torch: Any, source: Any, target: Any) -> Iterator[Relation]:
         return
     constant = float((b - a).median())
     for value in _nice(constant):
-        if value and _in_some_dtype(torch, source, target, lambda x, c=value: x + c):
+        if value and _in_some_dtype(torch, source, target, partial(operator.add, value)):
             yield Relation("plus", f"{value:+.10g}"[0] + f" {abs(value):.10g}", constant=value)
             return
     if constant and _close(torch, source, target, lambda x: x + constant, abs(constant)):
@@ -238,7 +240,7 @@ def _times(torch: Any, source: Any, target: Any) -> Iterator[Relation]:
     roots = [math.copysign(math.sqrt(round(constant**2)), constant)] if abs(constant) < 1e6 else []
     for value in (*_nice(constant), *roots):
         if value not in (0.0, 1.0) and _in_some_dtype(
-            torch, source, target, lambda x, c=value: x * c
+            torch, source, target, partial(operator.mul, value)
         ):
             yield Relation("times", f"× {value:.10g}", constant=value)
             return
@@ -270,13 +272,16 @@ def _nice(constant: float) -> list[float]:
 
 def _in_some_dtype(torch: Any, source: Any, target: Any, made: Callable[[Any], Any]) -> bool:
     """Whether *made* gives the target when computed in one of the dtypes that converters use."""
+
+    def made_in(dtype: Any, values: Any) -> Any:
+        return made(values.to(dtype))
+
     dtypes = dict.fromkeys((source.dtype, torch.float32, torch.float64))
-    for dtype in dtypes:
-        if dtype.itemsize < 2:  # nothing is computed in float8
-            continue
-        if _equal(torch, source, target, lambda values, d=dtype: made(values.to(d))):
-            return True
-    return False
+    return any(
+        _equal(torch, source, target, partial(made_in, dtype))
+        for dtype in dtypes
+        if dtype.itemsize >= 2  # nothing is computed in float8
+    )
 
 
 def _close(torch: Any, source: Any, target: Any, made: Callable[[Any], Any], scale: float) -> bool:
@@ -293,8 +298,8 @@ def _close(torch: Any, source: Any, target: Any, made: Callable[[Any], Any], sca
     if not near(_at(source, places), _at(target, places)):
         return False
     # Where the bound is wider than the values are apart, anything would be near.
-    a, b = _finite_sample(torch, source, target)
-    if scale and float((a - a.mean()).abs().max()) <= unit * scale:
+    seen, _ = _finite_sample(torch, source, target)
+    if scale and float((seen - seen.mean()).abs().max()) <= unit * scale:
         return False
     return all(near(one, other) for _, one, other in paired(source, target))
 

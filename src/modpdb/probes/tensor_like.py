@@ -176,9 +176,9 @@ def _of_numpy(torch: Any, array: Any) -> Any:
     if any(stride < 0 for stride in array.strides):
         array = array.copy()
     try:
-        tensor = torch.from_numpy(
-            numpy.asarray(_Writable(array, array.__array_interface__)) if array.size else array
-        )
+        if array.size:
+            array = numpy.asarray(_Writable(array, array.__array_interface__))
+        tensor = torch.from_numpy(array if array.size else numpy.empty_like(array))
     except (TypeError, ValueError) as error:
         raise NoStatistics(f"numpy's dtype {array.dtype}, which torch does not have") from error
     return tensor.view(torch.bfloat16) if brain else tensor

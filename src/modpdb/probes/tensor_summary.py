@@ -106,9 +106,13 @@ def summarise(
     how = how or How()
     found = kind(value)
     shape, dtype, nbytes = shape_and_dtype(value)
-    known: dict[str, Any] = dict(
-        name=name, class_name=class_name(type(value)), shape=shape, dtype=dtype, nbytes=nbytes
-    )
+    known: dict[str, Any] = {
+        "name": name,
+        "class_name": class_name(type(value)),
+        "shape": shape,
+        "dtype": dtype,
+        "nbytes": nbytes,
+    }
     if found == "lora":
         halves = zip("AB", lora_halves(value), strict=True)
         known["parts"] = tuple(summarise(half, each, (), how) for half, each in halves)
@@ -286,7 +290,7 @@ def _norms(torch: Any, tensor: Any, found: Statistics, watch: Watch | None) -> d
     if tensor.ndim != 2 or min(tensor.shape) < 2 or not tensor.is_floating_point():
         return {}
     biggest = max(-(found.minimum or 0.0), found.maximum or 0.0)
-    if found.nan or found.inf or not 0 < biggest:
+    if found.nan or found.inf or not biggest:
         return {}
     rows, columns = tensor.shape
     high = max(1, CHUNK // columns)

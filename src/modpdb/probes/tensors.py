@@ -250,7 +250,7 @@ def flat_chunks(tensor: Any) -> Iterator[Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Tally:
-    """What is known of some values; *spread* is the root of their summed squared deviations."""
+    """What is known of some values; *spread* is the root of their mean squared deviation."""
 
     seen: int
     finite: int
@@ -300,7 +300,7 @@ def _extremes(values: Any) -> tuple[float, float]:
 
 
 def _moments(values: Any, biggest: float) -> tuple[float, float]:
-    """Mean, and the root of the summed squared deviations, in float64.
+    """Mean, and the root of the mean squared deviation, in float64.
 
     Where squares would leave its range, of values scaled by a power of two, which rounds nothing.
     """
@@ -313,7 +313,7 @@ def _moments(values: Any, biggest: float) -> tuple[float, float]:
     if squares < about_zero * 1e-6:  # too much has cancelled
         deviations = wide - mean
         squares = float(deviations.dot(deviations))
-    return mean * scale, math.sqrt(squares) * scale
+    return mean * scale, math.sqrt(squares / values.shape[0]) * scale
 
 
 def _sizes(torch: Any, values: Any, biggest: float, floating: bool) -> tuple[int, int, int, int]:
@@ -344,8 +344,11 @@ def _joined(one: _Tally, other: _Tally) -> _Tally:
         # Halves first: what is apart may be twice what a float can hold.
         apart = other.mean / 2 - one.mean / 2
         mean = one.mean * (1 - share) + other.mean * share
-        between = 2 * (apart * math.sqrt(one.finite * share))
-        spread = math.hypot(one.spread, other.spread, between)
+        spread = math.hypot(
+            one.spread * math.sqrt(1 - share),
+            other.spread * math.sqrt(share),
+            apart * (2 * math.sqrt(share * (1 - share))),
+        )
     return _Tally(
         one.seen + other.seen,
         finite,
@@ -375,7 +378,7 @@ def _result(torch: Any, found: _Tally, sample: list[Any], bins: int, partial: bo
         found.minimum,
         found.maximum,
         found.mean,
-        found.spread / math.sqrt(found.finite),
+        found.spread,
         found.nan,
         found.inf,
         found.zeros,

@@ -116,7 +116,7 @@ def _details(found: TensorSummary) -> Iterator[tuple[str, RenderableType]]:
     for part in found.parts:
         yield "", summary(part)
     if found.history is not None:
-        yield "made of", _history(found.history)
+        yield "from", _history(found.history)
     if found.cost is not None:
         line = Text("not computed: ", "yellow")
         line.append(
