@@ -7,7 +7,8 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from modpdb.probes import pairs, relations as probe
+from modpdb.probes import pairs
+from modpdb.probes import relations as probe
 from modpdb.probes.relations import find_relation, relations
 
 DTYPES = st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.float64])

@@ -130,7 +130,7 @@ def test_a_chunked_tensor_is_read_a_chunk_at_a_time() -> None:
     parts = [lambda i=i: load(i) for i in range(4)]
     if make is None:  # a gguf of before 2026 on PyPI
 
-        class make:  # noqa: N801
+        class make:
             def __init__(self, chunks, shape, dtype):
                 self._chunks, self.shape, self.dtype = chunks, shape, np.dtype(dtype)
 

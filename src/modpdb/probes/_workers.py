@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from modpdb.probes._torch import undisturbed
 
-WORKERS = 4  # at most: each holds the copies that are made of a chunk
+WORKERS = 3  # at most: each holds about 12 MiB of copies of a chunk
 
 Chunk = TypeVar("Chunk")
 Done = TypeVar("Done")

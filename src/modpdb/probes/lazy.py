@@ -7,6 +7,7 @@ data that stands in it is copied first, since operations such as `+=` write to w
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,14 +59,18 @@ class Cost:
 
 def is_lazy(value: object) -> bool:
     """Whether *value* is one of gguf's lazy tensors, LazyTorchTensor or LazyNumpyTensor."""
+    if class_attribute(type(value), "_wrap_fn") is None:
+        return False
     state = instance_dict(value)
-    return "_meta" in state and "_func" in state and "_args" in state
+    return {"_meta", "_data", "_args", "_kwargs", "_func"} <= state.keys() and _is_eager(
+        state["_meta"]
+    )
 
 
 def shape_and_dtype(tensor: Any) -> tuple[tuple[int, ...], str, int]:
     """Shape, dtype and bytes of what a lazy tensor will be, or of a torch or numpy one."""
     state = instance_dict(tensor)
-    meta = state["_meta"] if "_meta" in state and "_func" in state else tensor
+    meta = state["_meta"] if is_lazy(tensor) else tensor
     torch = torch_or_none()
     if torch is not None and TensorReader(torch).is_tensor(meta):
         facts = TensorReader(torch).facts(meta)
@@ -191,11 +196,14 @@ def _argument(value: Any) -> str:
 
 
 def _is_eager(value: Any) -> bool:
-    return class_name(type(value)) in ("Tensor", "Parameter", "ndarray")
+    """Whether *value* is a tensor of torch or an array of numpy."""
+    torch, numpy = torch_or_none(), sys.modules.get("numpy")
+    kinds = getattr(torch, "Tensor", None), getattr(numpy, "ndarray", None)
+    return any(kind is not None and is_a(value, kind) for kind in kinds)
 
 
 def _flat(args: Any) -> Iterator[Any]:
-    if type(args) in (list, tuple):
+    if is_a(args, list) or is_a(args, tuple):
         for each in args:
             yield from _flat(each)
     else:
@@ -286,12 +294,16 @@ def evaluate(lazy: Any, watch: Callable[[int, int], None] | None = None) -> Any:
 
 def _replaced(args: Any, results: Mapping[int, Any]) -> Any:
     """*args* with results for lazy tensors and copies of those that are in memory."""
-    if type(args) in (list, tuple):
-        return type(args)(_replaced(each, results) for each in args)
+    if is_a(args, list) or is_a(args, tuple):
+        made = [_replaced(each, results) for each in args]
+        return tuple(made) if is_a(args, tuple) else made
     if is_lazy(args):
         return results[id(args)]
     return _copied(args) if _is_eager(args) else args
 
 
 def _copied(data: Any) -> Any:
-    return data.copy() if class_name(type(data)) == "ndarray" else data.detach().clone()
+    torch = torch_or_none()
+    if torch is not None and is_a(data, torch.Tensor):
+        return data.detach().clone()
+    return data.copy()

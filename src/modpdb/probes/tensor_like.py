@@ -52,13 +52,13 @@ def kind(value: object) -> str:
     state = instance_dict(value)
     if lazy.is_lazy(value):
         return "lazy"
-    if type(state.get("_chunks")) is list and "shape" in state and "dtype" in state:
-        return "chunked"
+    numpy = sys.modules.get("numpy")
+    if type(state.get("_chunks")) is list and type(state.get("shape")) is tuple:
+        return "chunked" if numpy and is_a(state.get("dtype"), numpy.dtype) else ""
     if "_lora_A" in state and "_lora_B" in state:
         return "lora"
     if qualified_name(type(value)) in ("PySafeSlice", "safetensors.PySafeSlice"):
         return "slice"
-    numpy = sys.modules.get("numpy")
     if numpy is not None and is_a(value, getattr(numpy, "ndarray", type(None))):
         return "numpy"
     return ""

@@ -296,28 +296,28 @@ def _norms(torch: Any, tensor: Any, found: Statistics, watch: Watch | None) -> d
     high = max(1, CHUNK // columns)
     double = tensor.dtype is torch.float64
 
-    def squares(start: int) -> tuple[Any, Any]:
-        block = tensor[start : start + high].to(torch.float64 if double else torch.float32)
-        block = (block / biggest).square()
-        return block.sum(1), block.sum(0).double()
+    by_row = torch.empty(rows, dtype=torch.float64)
+    by_column = torch.zeros(columns, dtype=torch.float64, device=tensor.device)
 
-    by_row, by_column = [], torch.zeros(columns, dtype=torch.float64, device=tensor.device)
+    def squares(start: int) -> Any:
+        block = tensor[start : start + high].to(torch.float64 if double else torch.float32)
+        block = block.div_(biggest) if block.dtype is not tensor.dtype else block / biggest
+        block.square_()
+        by_row[start : start + high] = block.sum(1)
+        return block.sum(0)
+
     try:
-        for done, (row, column) in enumerate(in_threads(torch, range(0, rows, high), squares)):
-            by_row.append(row)
+        for done, column in enumerate(in_threads(torch, range(0, rows, high), squares)):
             by_column += column
             if watch is not None:
                 watch("norms", min((done + 1) * high, rows), rows)
     except KeyboardInterrupt:
         return {}
-    return {
-        "rows": _spread(torch.cat(by_row), biggest),
-        "columns": _spread(by_column, biggest),
-    }
+    return {"rows": _spread(by_row, biggest), "columns": _spread(by_column, biggest)}
 
 
 def _spread(squares: Any, scale: float) -> Norms:
-    norms = squares.double().sqrt()
+    norms = squares.sqrt()
     least, median, greatest = (
         float(each) * scale for each in (norms.min(), norms.median(), norms.max())
     )

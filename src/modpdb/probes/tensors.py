@@ -188,18 +188,23 @@ def statistics_of(
     """
     torch = torch_or_none()
     step = (elements // SAMPLE) | 1  # odd, so that it does not stay in some columns of a matrix
-    so_far, sample, partial = _NOTHING, [], False
+    # One piece of memory: small ones between those of chunks would keep all of them from reuse.
+    sample = torch.empty(-(-elements // step) if bins else 0, dtype=torch.float64)
+    so_far, partial = _NOTHING, False
 
-    def looked_at(chunk: Any) -> tuple[_Tally, Any]:
+    def looked_at(placed: tuple[int, Any]) -> _Tally:
+        start, chunk = placed
         values = _as_float(torch, chunk if each is None else each(chunk))
-        taken = values[::step].clone() if bins else None
-        return _tally(torch, values, chunk.is_floating_point() or each is not None), taken
+        if bins:
+            taken = values[-start % step :: step]
+            first = -(-start // step)
+            sample[first : first + taken.shape[0]] = taken
+        return _tally(torch, values, chunk.is_floating_point() or each is not None)
 
     try:
         with undisturbed(torch):
-            for tally, taken in in_threads(torch, chunks, looked_at):
+            for tally in in_threads(torch, _placed(chunks), looked_at):
                 so_far = _joined(so_far, tally)  # whole, wherever Ctrl-C comes
-                sample.append(taken)
                 if watch is not None:
                     watch(so_far.seen, elements)
     except KeyboardInterrupt:
@@ -208,7 +213,15 @@ def statistics_of(
         partial = True
     except (RuntimeError, TypeError, NotImplementedError) as error:
         raise NoStatistics(str(error).splitlines()[0]) from error
-    return _result(torch, so_far, sample, bins, partial)
+    return _result(torch, so_far, sample[: -(-so_far.seen // step)], bins, partial)
+
+
+def _placed(chunks: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+    """Each chunk after how many elements came before it."""
+    start = 0
+    for chunk in chunks:
+        yield start, chunk
+        start += chunk.shape[0]
 
 
 def _refuse_unreadable(torch: Any, tensor: Any, *, converted: bool) -> None:
@@ -365,7 +378,7 @@ def _joined(one: _Tally, other: _Tally) -> _Tally:
     )
 
 
-def _result(torch: Any, found: _Tally, sample: list[Any], bins: int, partial: bool) -> Statistics:
+def _result(torch: Any, found: _Tally, sample: Any, bins: int, partial: bool) -> Statistics:
     if not found.finite:
         return Statistics(found.seen, None, None, None, None, found.nan, found.inf, partial=partial)
     histogram: tuple[int, ...] = ()
@@ -391,13 +404,13 @@ def _result(torch: Any, found: _Tally, sample: list[Any], bins: int, partial: bo
     )
 
 
-def _histogram(
-    torch: Any, sample: list[Any], bins: int, found: _Tally
-) -> tuple[tuple[int, ...], int]:
+def _histogram(torch: Any, sample: Any, bins: int, found: _Tally) -> tuple[tuple[int, ...], int]:
     """Counts in *bins* equal bins, each to the nearest of what float64 can hold."""
-    values = torch.cat(sample).double()
-    values = values[values.isfinite()]
+    counts = torch.zeros(bins, dtype=torch.int64)
     # The middle of the range is 0.5 of it also where the range is wider than a float can hold.
-    place = (values / 2 - found.minimum / 2) / (found.maximum / 2 - found.minimum / 2)
-    index = (place * bins).to(torch.int64).clamp(0, bins - 1)
-    return tuple(torch.bincount(index, minlength=bins).tolist()), values.shape[0]
+    low, wide = found.minimum / 2, found.maximum / 2 - found.minimum / 2
+    for values in sample.split(CHUNK):
+        place = (values[values.isfinite()] / 2 - low) / wide
+        index = (place * bins).to(torch.int64).clamp_(0, bins - 1)
+        counts += torch.bincount(index, minlength=bins)
+    return tuple(counts.tolist()), int(counts.sum())

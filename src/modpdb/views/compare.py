@@ -23,7 +23,10 @@ def comparison(found: Comparison) -> RenderableType:
     if found.distance is not None and not found.equal:
         for label, value in _figures(found.distance):
             table.add_row(f"  {label}", value)
-    return Group(Flow(_verdict(found)), table)
+    verdict, *more = _verdict(found)
+    for part in (verdict, *more[:-1]):
+        part.append(":" if part is verdict else ",")
+    return Group(Flow([verdict, *more], gap=" "), table)
 
 
 def _side(side: Side) -> Text:
