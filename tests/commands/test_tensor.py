@@ -193,7 +193,7 @@ def test_ctrl_c_leaves_partial_statistics(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(tensors, "CHUNK", 10)
     monkeypatch.setattr(progress.Progress, "__call__", interrupt)
     said = Prompt(t=torch.arange(100.0))("x t")
-    assert "partial: of 10 elements  [0 " in said and "rows" not in said
+    assert "partial: 10 elements read  [0 " in said and "rows" not in said
 
 
 def test_progress_is_shown_at_a_terminal_after_a_second(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ class Progress:
         if self._file is None or now < self._next or not of:
             return
         self._next, self._shown = now + _EVERY, True
-        self._file.write(f"{_ERASE}{what} {done / of:.0%}  (Ctrl-C: what there is so far)")
+        self._file.write(f"{_ERASE}{what} {done / of:.0%}  (Ctrl-C ends it)")
         self._file.flush()
 
     def __enter__(self) -> Progress:

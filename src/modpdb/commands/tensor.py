@@ -61,9 +61,9 @@ def tensor(dbg: ModPdb, arguments: Arguments) -> None:
         _refuse_to_overwrite(file)
     with Progress(dbg) as told:
         found = summarise(name, value, _neighbours(dbg), How(force, names=names, watch=told))
-        dbg.show(summary(found))
-        if file is not None:
-            _plot(dbg, file, value, found, force)
+    dbg.show(summary(found))
+    if file is not None:
+        _plot(dbg, file, value, found, force)
 
 
 @command("compare", options={"--force": ""}, completes=complete_paths)
@@ -89,7 +89,8 @@ def compare(dbg: ModPdb, arguments: Arguments) -> None:
         for text in (first, second):
             name, value, _ = _tensor_of(dbg, text)
             sides.append((name, _values(name, value, force, told)))
-        dbg.show(comparison(probe(*sides, watch=told)))
+        found = probe(*sides, watch=told)
+    dbg.show(comparison(found))
 
 
 def _values(name: str, value: Any, force: bool, told: Progress) -> Any:

@@ -11,7 +11,13 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import BuiltinFunctionType, FunctionType, MethodType
+from types import (
+    BuiltinFunctionType,
+    FunctionType,
+    MethodDescriptorType,
+    MethodType,
+    WrapperDescriptorType,
+)
 from typing import Any
 
 from modpdb.probes._static import class_attribute, class_name, instance_dict, is_a
@@ -173,11 +179,9 @@ def _function_name(function: Any) -> str:
         owner: Any = function.__self__
         name = function.__name__.strip("_").removesuffix("_array")
         return f"{name} {class_name(owner)}" if is_a(owner, type) else name
-    if type(function) is BuiltinFunctionType or hasattr(type(function), "__objclass__"):
+    if type(function) in (BuiltinFunctionType, MethodDescriptorType, WrapperDescriptorType):
         return function.__name__.strip("_")
-    name = class_attribute(type(function), "__name__")
-    found = name.__get__(function) if hasattr(type(name), "__get__") else name
-    return found.strip("_") if type(found) is str else class_name(type(function))
+    return class_name(type(function))
 
 
 def _argument(value: Any) -> str:

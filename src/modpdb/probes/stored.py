@@ -43,5 +43,10 @@ def stored_tensor(path: Path, entry: TensorEntry) -> Any:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}") from None
+    if entry.offset + elements * dtype.itemsize > len(mapped):
+        raise CheckpointError(
+            f"{path}: {entry.name!r} ends at byte {entry.offset + elements * dtype.itemsize:,} of "
+            f"{len(mapped):,} of the file, which is shorter than its header says"
+        )
     flat = torch.frombuffer(mapped, dtype=dtype, count=elements, offset=entry.offset)
     return flat.reshape(entry.shape)

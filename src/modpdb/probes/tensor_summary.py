@@ -179,7 +179,7 @@ def _words(tensor: Any) -> tuple[str, ...]:
     with undisturbed(torch):
         facts = TensorReader(torch).facts(tensor)
         layout = torch._C.TensorBase.layout.__get__(tensor)
-    words = [facts.unsized] if facts.unsized else []
+    words = []
     if facts.local_shape is not None:
         words.append(f"here {list(facts.local_shape)}")
     if facts.device != "cpu":

@@ -58,7 +58,7 @@ def _numbers(found: Statistics, of: str, dtype: str) -> Iterator[Text]:
     if of:
         yield Text(f"of {of}", "yellow")
     if found.partial:
-        yield Text(f"partial: of {found.elements:,} elements", "bold yellow")
+        yield Text(f"partial: {found.elements:,} elements read", "bold yellow")
     if found.nan:
         yield Text(f"{found.nan:,} NaN", "bold red")
     if found.inf:
