@@ -31,11 +31,12 @@ from benchmarks.measuring import Measured, Result, Row, run
 from benchmarks.module_trees import llama_against_torchinfo, mixture_of_experts
 from benchmarks.native_speed import false_condition, imports, loop, patching, tracepoint
 from benchmarks.pythons import on_each, one_of_each_minor
+from benchmarks.tensors import statistics_against_lovely, statistics_memory
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = (
     *("modpdb", "torch", "transformers", "pdbpp", "prompt_toolkit", "rich"),
-    *("torchinfo", "debugpy"),
+    *("torchinfo", "lovely-tensors", "debugpy"),
 )
 ONLY_311, FROM_312 = range(11, 12), range(12, 100)
 ROWS = (
@@ -89,6 +90,23 @@ ROWS = (
         1.5,
         checkpoint_of_shards,
         repetitions=7,
+    ),
+    Row(
+        "statistics",
+        "statistics of 64M bf16 values, what float16 loses and histogram included",
+        "lovely_tensors",
+        0.1,
+        statistics_against_lovely,
+        timeout=240.0,
+    ),
+    Row(
+        "statistics-memory",
+        "what `tensor` of 64M bf16 values adds to the peak memory of a process",
+        None,
+        64.0,
+        statistics_memory,
+        repetitions=3,
+        unit="MiB",
     ),
     Row(
         "conversion",
@@ -175,9 +193,9 @@ def unit_of(seconds: float) -> tuple[float, str]:
     return next((unit for unit in UNITS if seconds >= unit[0]), UNITS[-1])
 
 
-def times(samples: Sequence[float]) -> str:
+def times(samples: Sequence[float], measured_in: str = "s") -> str:
     """The median, and from the least to the greatest."""
-    scale, unit = unit_of(median(samples))
+    scale, unit = unit_of(median(samples)) if measured_in == "s" else (1.0, measured_in)
     digits = 2 if unit == "s" or median(samples) < 10 * scale else 0
     middle, low, high = (
         f"{each / scale:,.{digits}f}" for each in (median(samples), min(samples), max(samples))
@@ -189,8 +207,8 @@ def cells(result: Result) -> tuple[str, ...]:
     """A row of the table, under HEADING."""
     row, measured = result.row, result.measured
     at_most = "" if row.limit is None else f"{row.limit:g}"
-    scale, unit = 1.0, "×"
-    if not row.against:
+    scale, unit = 1.0, "×" if row.against else row.unit
+    if not row.against and row.unit == "s":
         scale, unit = unit_of(row.limit or (measured.value if measured else 0.0))
         at_most = "" if row.limit is None else f"{row.limit / scale:g}"
     limit = at_most and f"{at_most} {unit}"
@@ -200,7 +218,7 @@ def cells(result: Result) -> tuple[str, ...]:
     # A digit more than the limit has: what is just over it must not look as if it were not.
     digits = max(2, len(at_most.partition(".")[2]) + 1)
     value = f"{measured.value / scale:.{digits}f} {unit}"
-    return row.name, times(measured.ours), peer, value, limit, result.verdict
+    return row.name, times(measured.ours, row.unit), peer, value, limit, result.verdict
 
 
 HEADING = ("", "modpdb", "against", "value", "limit", "")
@@ -303,7 +321,7 @@ def as_json(result: Result) -> dict[str, Any]:
         "name": row.name,
         "what": row.what,
         "against": row.against,
-        "unit": "ratio" if row.against else "s",
+        "unit": "ratio" if row.against else row.unit,
         "value": measured.value if measured else None,
         "limit": row.limit,
         "verdict": result.verdict,

@@ -341,8 +341,10 @@ def test_debugger_that_ends_is_told_from_a_slow_one(
     assert problem("import time; time.sleep(60)").startswith("0.2 s went by before b'never'")
 
 
-@pytest.mark.parametrize("name", ["modules-llama", "modules-moe"])
-def test_modules_row(name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["modules-llama", "modules-moe", "statistics", "statistics-memory"]
+)
+def test_rows_of_tensors_and_modules(name: str) -> None:
     (chosen,) = (each for each in bench.ROWS if each.name == name)
     if chosen.against:
         pytest.importorskip(chosen.against, reason="scripts/bench installs it")
@@ -350,6 +352,13 @@ def test_modules_row(name: str) -> None:
     assert result.measured is not None, result.problem
     assert len(result.measured.ours) == 1
     assert len(result.measured.theirs) == (1 if chosen.against else 0)
+
+
+def test_what_is_no_time_has_its_unit() -> None:
+    memory = replace(row(64.0, None), unit="MiB")
+    result = Result(memory, Measured((40.0, 45.5, 50.0)))
+    assert bench.cells(result) == ("name", "46 MiB (40…50)", "", "45.50 MiB", "64 MiB", "ok")
+    assert bench.as_json(result)["unit"] == "MiB"
 
 
 # -- the rows on other Pythons --------------------------------------------------------------------

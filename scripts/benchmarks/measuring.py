@@ -66,6 +66,8 @@ class Row:
     """Needs no torch: measured on the other Pythons too, `measure` being given `python=`."""
     minors: range = range(11, 100)
     """The Python 3.x that it is for."""
+    unit: str = "s"
+    """What is measured, where it is not time: MiB."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -258,7 +258,9 @@ class ModPdb(EarlyLines, ModuleStops, BreakCommands, SteppingPdb):
         typed = recognise(line, COMMANDS, self._is_bound) or self._recognise_pdbs(line)
         if typed is None:
             return super().parseline(line)
-        if typed.name is None:
+        if typed.name is None or (
+            typed.name in COMMANDS and COMMANDS[typed.name].is_python(typed.name, typed.argument)
+        ):
             return None, None, line.strip()
         argument = typed.argument
         if typed.count is not None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from modpdb.probes import tensors
+from modpdb.probes import _workers, tensors
 from modpdb.probes.registered import TensorRow, parameters
 from modpdb.probes.tensors import NoStatistics, short_dtype, statistics
 
@@ -115,8 +115,8 @@ def test_statistics_are_numpys(
         assert (found.minimum, found.mean) == (None, None)
         return
     assert (found.minimum, found.maximum) == (expected.min(), expected.max())
-    assert found.mean == pytest.approx(expected.mean(), rel=1e-4, abs=1e-4)
-    assert found.std == pytest.approx(expected.std(), rel=1e-4, abs=1e-4)
+    assert found.mean == pytest.approx(expected.mean(), rel=1e-9, abs=1e-9)
+    assert found.std == pytest.approx(expected.std(), rel=1e-9, abs=1e-9)
 
 
 def test_more_than_one_chunk_far_from_zero() -> None:
@@ -162,12 +162,13 @@ def test_reading_leaves_nothing_behind() -> None:
     assert torch.is_grad_enabled()
 
 
-def test_no_full_size_copy() -> None:
+def test_no_full_size_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_workers, "WORKERS", 1)  # the profiler sees one thread
     tensor = torch.zeros(8 * tensors.CHUNK, dtype=torch.bfloat16)
     with torch.profiler.profile(profile_memory=True) as profile:
         statistics(tensor.view(2048, -1).T)
     largest = max(event.cpu_memory_usage for event in profile.events())
-    assert 0 < largest <= 4 * tensors.CHUNK
+    assert 0 < largest <= 8 * tensors.CHUNK  # a chunk in float64
 
 
 @pytest.mark.parametrize(

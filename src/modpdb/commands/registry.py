@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _OWN = (
     "modules",
     "linear",
+    "tensor",
     "attributes",
     "call_path",
     "state",
@@ -72,6 +73,7 @@ class Command:
     ``completes`` gives candidates for the target. ``file_after`` is the word after which a path
     is completed, "" where the target is one. ``options_anywhere``: options may follow words of the
     target too, as a path's do.
+    ``bare_alias`` is False where an alias with nothing after it is Python: ``x`` is a variable.
     """
 
     name: str
@@ -83,6 +85,11 @@ class Command:
     completes: Callable[[ModPdb, str], Iterable[str]] | None = None
     file_after: str | None = None
     options_anywhere: bool = False
+    bare_alias: bool = True
+
+    def is_python(self, name: str, argument: str) -> bool:
+        """Whether what was typed, *name* and then *argument*, is no command after all."""
+        return not self.bare_alias and not argument and name in self.aliases
 
     def parse(self, text: str) -> Arguments:
         """Split *text* into options and target.

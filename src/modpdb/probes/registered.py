@@ -67,6 +67,16 @@ def parameters(
     return _with_statistics(found, rows) if stats else rows
 
 
+def named_tensors(root: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every parameter and buffer of *root* itself, by each of its names."""
+    torch = torch_or_none()
+    reader = TensorReader(torch)
+    for registry in ("_parameters", "_buffers"):
+        for name, value, _ in _registered(torch, root, prefix, registry):
+            if reader.is_tensor(value):
+                yield name, value
+
+
 def _registered(
     torch: Any, root: Any, prefix: str, registry: str
 ) -> Iterator[tuple[str, Any, dict[str, Any]]]:

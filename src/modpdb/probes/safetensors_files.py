@@ -69,6 +69,18 @@ def read_header(path: Path) -> list[TensorEntry]:
     return read_whole_header(path).tensors
 
 
+def data_offset(path: Path, name: str) -> int:
+    """Where in the file *path* the bytes of the tensor *name* begin. CheckpointError as
+    read_header, and where the header has no such tensor."""
+    with open_file(path) as file:
+        length = _header_length(path, file.read(8), size_of(file))
+        listed = _parsed(path, file.read(length))
+    entry = listed.get(name)
+    if not isinstance(entry, dict):
+        raise CheckpointError(f"{path}: the header has no {name!r}")
+    return 8 + length + int(entry["data_offsets"][0])
+
+
 def read_whole_header(path: Path) -> Header:
     """As read_header, with the file's metadata."""
     with open_file(path) as file:

@@ -86,7 +86,7 @@ class TensorNoter:
             with modes_off(self._torch):
                 if self._stats:
                     try:
-                        found = statistics(tensor)
+                        found = statistics(tensor, quick=True)
                         zeros = self._zeros(tensor, found)
                     except NoStatistics as reason:
                         why = str(reason)
