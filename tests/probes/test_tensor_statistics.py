@@ -166,3 +166,19 @@ def test_the_bits_of_a_float_are_all_there() -> None:
     tiny = struct.unpack("<f", (1).to_bytes(4, "little"))[0]
     found = statistics(torch.tensor([tiny, 3 * tiny]))
     assert (found.mean, found.std) == (2 * tiny, tiny)
+
+
+@pytest.mark.parametrize("mean", [0.0, 1.0, 1e4, 1e30])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_quick_ones_are_near(mean: float, dtype: torch.dtype) -> None:
+    """To 1e-5 of the deviation or of what float32 can hold; all else is the same."""
+    torch.manual_seed(0)
+    tensor = (torch.randn(70_000, dtype=torch.float64) * 2 + mean).to(dtype)
+    tensor[7], tensor[9] = float("nan"), float("inf")
+    quick, full = statistics(tensor, quick=True), statistics(tensor)
+    assert (quick.minimum, quick.maximum) == (full.minimum, full.maximum)
+    assert (quick.nan, quick.inf, quick.elements) == (1, 1, 70_000)
+    assert full.std is not None and full.mean is not None
+    near = 1e-5 * max(full.std, abs(full.mean))
+    assert quick.mean == pytest.approx(full.mean, abs=near)
+    assert quick.std == pytest.approx(full.std, abs=near)
