@@ -21,6 +21,7 @@ from modpdb.probes._torch import torch_or_none
 from modpdb.probes.module_paths import ModulePaths
 from modpdb.probes.module_state import describe_class, is_module, named_modules
 from modpdb.probes.recording import Call, Recording
+from modpdb.probes.running_calls import still_run
 from modpdb.probes.tensor_notes import Store, TensorNoter
 from modpdb.probes.tree import joined
 
@@ -117,7 +118,7 @@ class Recorder:
 
     def _note_return(self, frame: types.FrameType, value: object) -> None:
         running = self._thread.running
-        _drop_ended(running, frame)
+        del running[still_run(running, frame) :]
         name = f"{frame.f_code.co_qualname.replace('<locals>.', '')}()"
         around = running[-1].known if running else None
         root, path = (around.root, joined(around.path, name)) if around else ("", name)
@@ -156,7 +157,7 @@ class Recorder:
 
     def _enter(self, module: Any, args: Any, frame: types.FrameType) -> None:
         running = self._thread.running
-        _drop_ended(running, frame)
+        del running[still_run(running, frame) :]
         known = self._modules.get(id(module))
         if known is None or known.module() is not module:
             known = self._meet(module, running[-1] if running else None, frame)
@@ -270,17 +271,6 @@ class Recorder:
 def _place(call: Call, side: str) -> str:
     """What values of this call are stored under: layers.0.mlp#1.out, the number being the nth."""
     return f"{call.full_path}#{call.nth}.{side}"
-
-
-def _drop_ended(running: list[_Running], frame: types.FrameType) -> None:
-    """Take off what was left by an exception that runs no hooks: it does not call *frame*."""
-    while running:
-        caller: types.FrameType | None = frame
-        while caller is not None and caller is not running[-1].frame:
-            caller = caller.f_back
-        if caller is not None:
-            return
-        running.pop()
 
 
 def _original_name(module: Any) -> str:
