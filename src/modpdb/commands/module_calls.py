@@ -18,7 +18,7 @@ from modpdb.breakpoints.engine import Engine
 from modpdb.breakpoints.locations import Locator, Search
 from modpdb.probes._torch import uncompiled
 from modpdb.probes.forwards import INSIDE_COMPILED, Dispatches, Forwards
-from modpdb.probes.module_paths import ModulePaths
+from modpdb.probes.module_paths import ModulePaths, model_of
 from modpdb.probes.module_state import is_module, named_modules
 
 _MODULE = "torch.nn.modules.module"
@@ -200,7 +200,7 @@ class ModuleCalls:
             return None
         outermost = called[-1]
         if not self.paths.still_stands(outermost):
-            self.learn(outermost)
+            self.learn(*model_of(outermost, frame))
         if not self.paths.still_stands(module):
             model = self.paths.model(outermost)
             self.learn(outermost if model is None else model)
@@ -277,8 +277,9 @@ class ModuleCalls:
     def _meet(self, module: Any, frame: types.FrameType) -> None:
         """*module* was not seen before: a new model, or what has been added to one."""
         callers = list(called_modules(frame.f_back))
-        if callers and not self.paths.knows(callers[-1]):
-            self.learn(callers[-1])
+        outermost = callers[-1] if callers else module
+        if not self.paths.knows(outermost):
+            self.learn(*model_of(outermost, frame.f_back))
         elif callers and any(each is module for _, each in named_modules(callers[0])):
             model = self.paths.model(callers[-1])
             self.learn(callers[-1] if model is None else model)
