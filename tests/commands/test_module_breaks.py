@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from modpdb import ModPdb
+from modpdb.breakpoints.books import named_breakpoints
 from modpdb.commands.tensor_breaks import never_met
 
 torch = pytest.importorskip("torch")
@@ -86,10 +87,11 @@ def run(function: Callable[[], object], *commands: str) -> tuple[list[str], list
     dbg.runcall(function)
     dbg.plain_input()
     assert dbg.input_at_end(), stdin.read()
-    return [part.strip("\n") for part in dbg.stdout.getvalue().split("(ModPdb) ")[1:]], [
-        *dbg.never_found(),
-        *never_met(),
-    ]
+    end = [*dbg.never_found(), *never_met()]
+    for each in named_breakpoints():
+        each.deleteMe()  # else torch's own code would stay hooked for the tests that follow
+    dbg.settle()
+    return [part.strip("\n") for part in dbg.stdout.getvalue().split("(ModPdb) ")[1:]], end
 
 
 def stops(said: list[str]) -> list[str]:
@@ -242,6 +244,19 @@ def test_what_has_no_line_of_python_to_stop_at() -> None:
         "breakpoint 5 at @scripted.0 was never reached: 0 is scripted: TorchScript runs its "
         "forward, no line of Python"
     )
+
+
+def part_by_part() -> None:
+    model = Model()
+    x = torch.ones(1, 2)
+    for block in model.blocks:
+        x = block(x)
+
+
+def test_a_model_whose_parts_are_called_one_by_one() -> None:
+    """It is never called itself: it is found where a caller holds it."""
+    said, end = run(part_by_part, "b @blocks.1.attn", "c", "c")
+    assert stops(said) == ["blocks.1.attn  Local.forward"] and end == []
 
 
 def forced_eager() -> None:
@@ -426,7 +441,7 @@ with warnings.catch_warnings():
     assert torch.equal(torch.jit.script(model)(x), want)
     assert torch.equal(torch.jit.trace(model, x)(x), want)
 assert torch.equal(torch.fx.symbolic_trace(model)(x), want)
-assert torch.equal(torch.compile(model, backend="eager")(x), want)
+assert torch.equal(torch.compile(model, backend="eager", fullgraph=True)(x), want)
 other = torch.nn.Sequential(torch.nn.Linear(2, 2))
 assert torch.equal(torch.compile(other, backend="eager", fullgraph=True)(x), other(x))
 print("done")

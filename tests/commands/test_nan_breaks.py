@@ -175,9 +175,19 @@ try: net(torch.ones(1))
 except ValueError: pass
 net[1](torch.tensor([-1.]))
 nn.Sequential(Root())(torch.tensor([float('nan')]))
+
+import weakref
+given = [torch.ones(1) for _ in range(5)]
+alive = [weakref.ref(each) for each in given]
+while given:
+    try: net(given.pop())
+    except ValueError: pass
+net[1](torch.ones(1))
+print("kept:", sum(each() is not None for each in alive))
 """
     )
     assert made(text) == ["1"]
+    assert "kept: 0\n" in text
 
 
 def test_gradients(stops) -> None:
@@ -236,3 +246,33 @@ def test_cleared_and_refused(stops) -> None:
     assert "break-nan takes one path or glob of modules, not 'a b'" in stops(
         script, "break-nan a b"
     )
+
+
+def test_a_trace_and_a_pickle_notice_nothing(stops) -> None:
+    """torch.jit.trace notes every operator, and torch warns of a hook that is not pickled."""
+    script = """\
+import warnings
+warnings.simplefilter("error")
+warnings.simplefilter("ignore", DeprecationWarning)
+net = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
+x = torch.ones(1, 3, requires_grad=True)
+with torch.no_grad(): x.log_()
+net(x)
+pickle.dumps((net, x))
+graph = torch.jit.trace(net, x).inlined_graph
+print(sorted({each.kind() for each in graph.nodes()} - {"prim::GetAttr"}))
+"""
+    text = stops(script, "break-nan --grad")
+    assert "['aten::linear', 'aten::relu']\n" in text
+    assert "there was none in 6 calls of 3 modules\n" in text  # torch runs the model once to check
+
+
+def test_a_module_is_counted_once(stops) -> None:
+    """However often its model is looked through, for whatever breakpoint."""
+    script = """\
+net = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
+breakpoint()
+net(torch.ones(1, 3))
+"""
+    text = stops(script, "c\nbreak-nan\nb @0\nb @1")
+    assert "there was none in 3 calls of 3 modules\n" in text

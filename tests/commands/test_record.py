@@ -272,3 +272,21 @@ def test_a_fork_leaves_the_file_to_its_parent(modpdb_run: Any, tmp_path: Path) -
     done = modpdb_run([script], "b 13\nc\nrecord out.safetensors\nc\n", cwd=tmp_path)
     assert done.stderr.count("modpdb: recorded 6 calls of 3 modules") == 1
     assert sorted(each.name for each in tmp_path.iterdir()) == ["out.safetensors", "run.py"]
+
+
+def test_what_functions_return_in_code_run_from_the_prompt(modpdb_run: Any, tmp_path: Path) -> None:
+    """There a second debugger is at work, as in run-model."""
+    (tmp_path / "script.py").write_text(
+        "import torch\n"
+        "def helper(x): return x + 1\n"
+        "class Net(torch.nn.Module):\n"
+        "    def forward(self, x): return helper(x)\n"
+        "net, x = Net(), torch.ones(1, 3)\n"
+        "breakpoint()\n"
+        "pass\n"
+    )
+    typed = "c\nrecord --calls helper\ndebug net(x)\nc\nrecord stop\nactivations\nc\n"
+    done = modpdb_run(["script.py"], typed, cwd=tmp_path)
+    assert re.search(r"^  helper\(\) +\[1, 3\]", done.stdout, re.MULTILINE), (
+        done.stdout + done.stderr
+    )

@@ -1,5 +1,6 @@
 """Where NaN begins, where the scale jumps, which calls are alike; two runs side by side."""
 
+import contextlib
 import math
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from torch import nn
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
@@ -17,6 +19,7 @@ from modpdb.probes.recording import Recording
 from modpdb.probes.recording_file import RecordingWriter, SavedValues, read_recording
 from modpdb.probes.run_comparison import TOLERANCE, Compared, Misfit, compare_runs
 from modpdb.probes.tensors import statistics
+from modpdb.views.run_comparison import run_comparison
 
 X = torch.linspace(-1, 1, 8).view(2, 4)
 IDS = torch.tensor([[3, 1, 4, 1, 5]])
@@ -295,3 +298,34 @@ def test_integers_must_be_equal() -> None:
     )
     (only,) = compare_runs(a, b).compared
     assert (only.tolerance, only.differs) == (0.0, True)
+
+
+def test_an_output_that_one_run_lacks_is_told() -> None:
+    """A run that ended by an exception is not called equal to one that did not."""
+
+    class Last(nn.Module):
+        fails = False
+
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            if self.fails:
+                raise ValueError
+            return {"x": x, "y": x}
+
+    model = nn.Sequential(nn.Linear(4, 4), Last())
+    whole = recorded(model, X)
+    Last.fails = True
+    with contextlib.suppress(ValueError):
+        recorder = Recorder(broken := Recording("2", ""), lambda root, path: True)
+        recorder.start()
+        model(X)
+    recorder.stop()
+    found = compare_runs(whole, broken)
+    assert [(each.a.path, each.name, each.of) for each in found.lone] == [
+        *(("1", "x", "A"), ("1", "y", "A"), ("", "x", "A"), ("", "y", "A")),
+    ]
+    turned = compare_runs(broken, whole)
+    assert {each.of for each in turned.lone} == {"B"} and len(turned.lone) == 4
+    console = Console(width=120)
+    with console.capture() as said:
+        console.print(run_comparison(found, every=False, unfold=False))
+    assert "4 outputs in one only, the first of 1 x: in B it raised" in said.get()

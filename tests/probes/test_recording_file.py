@@ -1,6 +1,8 @@
 """A recording's file: what was written is read back, and nothing in it is believed."""
 
 import json
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +134,31 @@ def test_a_full_disk_is_said_and_does_not_raise(tmp_path: Path) -> None:
     recording = Recording("1", "")
     writer.finish(recording)
     assert set(load_file(tmp_path / "run.safetensors")) == {CALLS}
+
+
+def test_several_threads_store(tmp_path: Path) -> None:
+    """Each value is what its thread gave: none is written over another's."""
+    writer = RecordingWriter(tmp_path / "run.safetensors", values=True)
+    names = [f"{thread}.{nth}" for thread in range(4) for nth in range(8)]
+
+    def store(thread: int) -> None:
+        for name in names[thread * 8 : thread * 8 + 8]:
+            writer.store(name, torch.full((200_000,), float(thread)))
+
+    threads = [threading.Thread(target=store, args=(each,)) for each in range(4)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+    finally:
+        sys.setswitchinterval(interval)
+    writer.finish(Recording("1", "every module"))
+    _, values = read_recording(writer.path)
+    for name in names:
+        assert all(bool((each == float(name[0])).all()) for each in values.chunks(name))
 
 
 def test_what_has_no_values(tmp_path: Path) -> None:

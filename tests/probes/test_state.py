@@ -234,6 +234,23 @@ def test_what_does_not_pickle() -> None:
     assert refused.pickled > 0 and "Foreign was not an allowed global" in refused.not_loaded
 
 
+def test_a_hook_that_computes_is_not_waited_for_in_vain() -> None:
+    """OpenMP's threads do not come along into the copy: torch would wait for them for ever."""
+    model = nn.Linear(1000, 1000)
+
+    def doubled(module: Any, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+        state.update({name: (tensor * 2).exp() for name, tensor in state.items()})
+
+    model._register_state_dict_hook(doubled)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        torch.ones(1000, 1000).exp().sum()
+        assert list(observed(model)) == ["weight", "bias"]
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_what_state_dict_raises_is_told() -> None:
     model = nn.Linear(2, 2)
     model.register_state_dict_post_hook(hook)

@@ -49,13 +49,15 @@ class Debugger(Protocol):
 
 
 class Watch:
-    """Somebody who waits: whom to ask, and for which debugger."""
+    """Somebody who waits: whom to ask, and for which debugger. *looks*: one who never stops, and
+    is asked whichever debugger is at work."""
 
-    __slots__ = ("engine", "reached")
+    __slots__ = ("engine", "looks", "reached")
 
-    def __init__(self, reached: Reached | Returned, engine: Engine) -> None:
+    def __init__(self, reached: Reached | Returned, engine: Engine, looks: bool = False) -> None:
         self.reached = reached
         self.engine = engine
+        self.looks = looks
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Watch):
@@ -149,8 +151,9 @@ def who_stops(
     stops = False
     try:
         for watch in watches:
-            if watch.engine is at_work and watch.reached(frame, *value):
-                stops = True
+            mine = watch.engine is at_work
+            if (mine or (watch.looks and at_work is not None)) and watch.reached(frame, *value):
+                stops |= mine
     finally:
         _ringing.discard(thread)
     return (at_work,) if stops and at_work is not None else ()
@@ -353,12 +356,15 @@ class Engine:
         place.add(Watch(reached, self), line)
         wiring().changed(place)
 
-    def watch_return(self, code: types.CodeType, returned: Returned) -> None:
+    def watch_return(
+        self, code: types.CodeType, returned: Returned, *, looks: bool = False
+    ) -> None:
         """Ask *returned* whenever a call of *code* is about to return: not where it raises, and of
         a generator not where it yields. On 3.11 calls that run already are seen if there was a
-        breakpoint in *code* when they began."""
+        breakpoint in *code* when they began. *looks*: *returned* never stops, and is asked under
+        a second debugger as well."""
         place = wiring().place(code)
-        place.add_exit(Watch(returned, self))
+        place.add_exit(Watch(returned, self, looks))
         wiring().changed(place)
 
     def unwatch(self, reached: Reached | Returned) -> None:

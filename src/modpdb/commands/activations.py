@@ -150,8 +150,8 @@ def record(dbg: ModPdb, arguments: Arguments) -> None:
     noted; `activations` shows it. GLOB chooses modules by path (layers.*.mlp). With FILE it is
     saved there, at the program's end if not stopped before; --values adds every value, streamed
     to disk, --force overwrites. --calls notes what functions return, named as for `break`
-    (apply_rotary_pos_emb); not those that are called from this prompt. --no-stats leaves the
-    statistics out. `record` alone starts, or says what is being recorded.
+    (apply_rotary_pos_emb), in the program and in what run-model and debug run. --no-stats leaves
+    the statistics out. `record` alone starts, or says what is being recorded.
 
     Nothing is put on the modules: torch's global hooks are used, which run before a module's own.
     Of a compiled or scripted module only the call itself is seen. Tensors in tuples, lists, dicts
@@ -195,7 +195,9 @@ def _start(dbg: ModPdb, arguments: Arguments) -> None:
     _RUNS.begin(running)
     for spec in specs:
         running.searches.append(
-            dbg.locator.search(spec, lambda code: dbg.engine.watch_return(code, recorder.returned))
+            dbg.locator.search(
+                spec, lambda code: dbg.engine.watch_return(code, recorder.returned, looks=True)
+            )
         )
     dbg.settle()
     dbg.message(printable(f"{_said(running)}; `record stop` ends it"))

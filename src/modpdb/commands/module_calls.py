@@ -18,7 +18,7 @@ from modpdb.breakpoints.engine import Engine
 from modpdb.breakpoints.locations import Locator, Search
 from modpdb.probes._torch import uncompiled
 from modpdb.probes.forwards import INSIDE_COMPILED, Dispatches, Forwards
-from modpdb.probes.module_paths import ModulePaths
+from modpdb.probes.module_paths import ModulePaths, model_of
 from modpdb.probes.module_state import is_module, named_modules
 
 _MODULE = "torch.nn.modules.module"
@@ -105,7 +105,8 @@ class ModuleCalls:
         self._waiters: list[Waiter] = []
         self._awaited: dict[int, _Awaited] = {}  # by the id of the module
         self._watched: dict[int, types.CodeType] = {}  # forwards, by id
-        self._models: list[tuple[weakref.ref[Any], str]] = []  # with the name of a variable
+        self._models: dict[int, tuple[weakref.ref[Any], str]] = {}  # with a variable's name, by id
+        self._swept = 100  # so many are kept before those that are gone are looked for
         self._search: Search | None = None
         self._into: _Into | None = None
 
@@ -188,8 +189,11 @@ class ModuleCalls:
         *name* is that of a variable which holds it: paths may be written with it in front.
         """
         self.paths.learn(root)
-        others = [each for each in self._alive() if each[0] is not root]
-        self._models = [(weakref.ref(each), name) for each, name in (*others, (root, name))]
+        self._models.pop(id(root), None)  # it goes to the end
+        self._models[id(root)] = weakref.ref(root), name
+        if len(self._models) > self._swept:
+            self._models = {id(each): (weakref.ref(each), name) for each, name in self._alive()}
+            self._swept = 2 * len(self._models)
         self._match(root, name, self._waiters)
 
     def place(self, frame: types.FrameType, module: Any) -> str | None:
@@ -200,7 +204,7 @@ class ModuleCalls:
             return None
         outermost = called[-1]
         if not self.paths.still_stands(outermost):
-            self.learn(outermost)
+            self.learn(*model_of(outermost, frame))
         if not self.paths.still_stands(module):
             model = self.paths.model(outermost)
             self.learn(outermost if model is None else model)
@@ -214,7 +218,8 @@ class ModuleCalls:
             yield from (path for path, _ in named_modules(root) if path)
 
     def _alive(self) -> list[tuple[Any, str]]:
-        return [(root, name) for known, name in self._models if (root := known()) is not None]
+        models = list(self._models.values())  # other threads may learn of more
+        return [(root, name) for known, name in models if (root := known()) is not None]
 
     def _match(self, root: Any, name: str, waiters: Sequence[Waiter]) -> None:
         if not waiters:
@@ -277,8 +282,9 @@ class ModuleCalls:
     def _meet(self, module: Any, frame: types.FrameType) -> None:
         """*module* was not seen before: a new model, or what has been added to one."""
         callers = list(called_modules(frame.f_back))
-        if callers and not self.paths.knows(callers[-1]):
-            self.learn(callers[-1])
+        outermost = callers[-1] if callers else module
+        if not self.paths.knows(outermost):
+            self.learn(*model_of(outermost, frame.f_back))
         elif callers and any(each is module for _, each in named_modules(callers[0])):
             model = self.paths.model(callers[-1])
             self.learn(callers[-1] if model is None else model)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import types
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from modpdb.breakpoints.books import NamedBreakpoint
 from modpdb.commands.module_breaks import complete_model_paths
@@ -66,12 +67,13 @@ class BadValuesAt:
 
 
 class NanBreakpoint(NamedBreakpoint):
-    """Stops where NaN or Inf is made. ``modules`` are looked at in ``calls`` so far."""
+    """Stops where NaN or Inf is made. So many ``modules`` are looked at, in ``calls`` so far."""
 
     def __init__(self, glob: str, grad: bool) -> None:
         self.spec: BadValuesAt
         super().__init__(BadValuesAt(glob, grad), False, None)
         self.modules = 0
+        self._known: dict[int, weakref.ref[Any]] = {}  # modules, by their ids
         self.calls = 0
         self.problems: dict[str, str] = {}  # by path: why nothing is seen of it
 
@@ -79,9 +81,13 @@ class NanBreakpoint(NamedBreakpoint):
         glob = "" if self.spec.glob == "*" else f" {self.spec.glob}"
         return f"break-nan{' --grad' * self.spec.grad}{glob}"
 
-    def learned(self, modules: int, problems: Iterable[tuple[str, str]]) -> list[str]:
-        """Note what a model has; sentences for what cannot be looked at."""
-        self.modules += modules
+    def learned(self, modules: Iterable[Any], problems: Iterable[tuple[str, str]]) -> list[str]:
+        """Note what a model has, known already or not; sentences for what cannot be looked at."""
+        for module in modules:
+            known = self._known.get(id(module))
+            if known is None or known() is not module:
+                self._known[id(module)] = weakref.ref(module)
+                self.modules += 1
         said = []
         for path, problem in problems:
             if path not in self.problems:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterable, Sequence
-from threading import get_ident
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from modpdb.commands.nan_breaks import NanBreakpoint
@@ -15,6 +15,7 @@ from modpdb.probes._torch import torch_or_none
 from modpdb.probes.bad_values import BadValues
 from modpdb.probes.gradients import GradientHooks, Role
 from modpdb.probes.module_state import entries
+from modpdb.probes.running_calls import still_run
 from modpdb.views.bad_values import gradient_in_words, in_words
 
 if TYPE_CHECKING:
@@ -47,6 +48,14 @@ class _Call:
         self.made_inside = False  # a module below has put out NaN or Inf that it was not given
 
 
+class _Thread(threading.local):
+    """The calls that run in a thread, the innermost last. What an exception has left is held until
+    the next module is called there, or the thread ends."""
+
+    def __init__(self) -> None:
+        self.running: list[_Call] = []
+
+
 class NanWaiter:
     """Looks at what every module of the models puts out; asks for those that are meant."""
 
@@ -64,7 +73,7 @@ class NanWaiter:
         self._stops = stops
         self._note = note
         self._told_of = -1  # the backward pass that was told of last
-        self._running: dict[int, list[_Call]] = {}  # by thread, the innermost last
+        self._thread = _Thread()
 
     @functools.cached_property
     def _values(self) -> BadValues:
@@ -76,7 +85,7 @@ class NanWaiter:
 
     def remove(self) -> None:
         self._engine.unwatch(self.returned)
-        self._running.clear()
+        self._thread = _Thread()  # with what other threads hold
         if "_gradients" in vars(self):
             self._gradients.remove()
 
@@ -91,7 +100,7 @@ class NanWaiter:
             assert each.code is not None
             self._engine.watch_return(each.code, self.returned)
         wants = self._breakpoint.spec.wants
-        meant = sum(any(map(wants, each.paths)) for each in seen)
+        meant = [each.module for each in seen if any(map(wants, each.paths))]
         unseen = ((each.paths[0], each.problem) for each in met if is_called(each))
         for said in self._breakpoint.learned(meant, unseen):
             self._note(said)
@@ -107,9 +116,10 @@ class NanWaiter:
         self._note(f"*** {self._breakpoint}: {type(error).__name__}: {error}")
 
     def _enter(self, frame: types.FrameType) -> None:
-        running = self._running.setdefault(get_ident(), [])
-        while running and running[-1].frame.f_back is None:
-            running.pop()  # left by an exception
+        if self._values.is_traced():
+            return  # to look would be traced, too
+        running = self._thread.running
+        del running[still_run(running, frame) :]
         arguments = dict(frame.f_locals)
         code = frame.f_code
         module = arguments.pop(code.co_varnames[0]) if code.co_argcount else None
@@ -133,7 +143,7 @@ class NanWaiter:
             return False
 
     def _makes_bad(self, frame: types.FrameType, value: object) -> bool:
-        running = self._running.get(get_ident(), [])
+        running = self._thread.running
         if not any(call.frame is frame for call in running):
             return False  # it had begun before the breakpoint was set
         while (call := running.pop()).frame is not frame:

@@ -11,7 +11,7 @@ from typing import Any
 from modpdb.probes._static import instance_dict
 from modpdb.probes._torch import torch_or_none, undisturbed
 from modpdb.probes.module_state import entries
-from modpdb.probes.tensor_notes import modes_off, nested_tensors
+from modpdb.probes.tensor_notes import Unreadable, is_traced, modes_off, nested_tensors
 from modpdb.probes.tensors import (
     CHUNK,
     NoStatistics,
@@ -47,6 +47,11 @@ class BadValues:
         self._version = torch._C.TensorBase._version.__get__
         self._is_inference = torch._C.TensorBase.is_inference
         self._floats: dict[Any, bool] = {}
+        self._unreadable = Unreadable(torch)
+
+    def is_traced(self) -> bool:
+        """Whether torch.jit.trace is at work: then nothing can be looked at."""
+        return is_traced(self._torch)
 
     def tensors(self, value: Any) -> list[tuple[str, Any]]:
         """The tensors in *value* with their places."""
@@ -71,8 +76,10 @@ class BadValues:
     def kinds(self, tensor: Any) -> set[str]:
         """Which of nan, inf, -inf are in *tensor*."""
         with self._looking():
+            shard = local_tensor(tensor)  # all of it would ask the other processes, too
+            readable = self._readable(tensor if shard is None else shard)
             try:
-                low, high = (float(each) for each in self._readable(tensor).aminmax())
+                low, high = (float(each) for each in readable.aminmax())
             except (RuntimeError, TypeError, NotImplementedError):
                 return set()
         found = {str(each) for each in (low, high) if math.isinf(each)}
@@ -115,6 +122,8 @@ class BadValues:
         if floats is None:
             floats = self._floats[dtype] = dtype.is_floating_point or dtype.is_complex
         if not floats or tensor.is_meta:
+            return True
+        if self._unreadable.why(tensor, on_cuda=tensor.is_cuda):
             return True
         try:
             readable = self._readable(tensor)

@@ -7,7 +7,7 @@ of the program's and ends without running what was registered for the exit.
 Random state, gradients, buffers and caches stay as they are here. Not copied are files and sockets
 (the copy writes to them and moves their positions), memory that is shared on purpose, and
 accelerators. Of the threads only this one goes on there; a lock that another holds is never
-released, and OpenMP's pool is gone, so that torch hangs unless the copy sets one thread first.
+released. OpenMP's pool is gone as well: torch, which would wait for it, computes on one thread.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
+
+from modpdb.probes._torch import torch_or_none
 
 Result = TypeVar("Result")
 
@@ -133,6 +135,9 @@ def _detach() -> None:
     gc.disable()
     gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    torch = torch_or_none()
+    if torch is not None:
+        torch.set_num_threads(1)
     sys.dont_write_bytecode = True
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):

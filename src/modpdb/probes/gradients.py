@@ -1,7 +1,7 @@
 """Gradients of what modules take and put out, looked at while the backward pass runs.
 
 By hooks on tensors: they go with the graph that the tensors are part of, and nothing is put on a
-module. Those on parameters are removed by remove(); copies and pickles of a parameter have none.
+module. Those of tensors that live are removed by remove(); copies and pickles have none.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from modpdb.probes._torch import torch_or_none
 
@@ -27,23 +27,28 @@ Arrived = Callable[[list[tuple[Role, str]], Any], None]
 and its gradient. Must not raise."""
 
 
+class _Watched(NamedTuple):
+    tensor: weakref.ref[Any]
+    roles: list[tuple[Role, str]]
+    handle: Any  # of the hook
+
+
 class GradientHooks:
     """Has *arrived* called for every gradient of the tensors that are watched."""
 
     def __init__(self, arrived: Arrived) -> None:
         self._torch = torch_or_none()
         self._arrived = arrived
-        self._known: dict[int, tuple[weakref.ref[Any], list[tuple[Role, str]]]] = {}
-        self._handles: list[Any] = []
+        self._known: dict[int, _Watched] = {}
 
     def watch(self, tensor: Any, role: Role, path: str) -> None:
         """Look at the gradient of *tensor*, if it will get one."""
         if not tensor.requires_grad:
             return
         known = self._known.get(id(tensor))
-        if known is not None and known[0]() is tensor:
-            if (role, path) not in known[1]:
-                known[1].append((role, path))
+        if known is not None and known.tensor() is tensor:
+            if (role, path) not in known.roles:
+                known.roles.append((role, path))
             return
         roles = [(role, path)]
         arrived = self._arrived
@@ -51,17 +56,16 @@ class GradientHooks:
         def hook(gradient: Any) -> None:
             arrived(roles, gradient)
 
+        # Else torch warns where the tensor is pickled, which leaves the hook out anyway.
+        self._torch.utils.hooks.unserializable_hook(hook)
         handle = self._torch.Tensor.register_hook(tensor, hook)
-        self._known[id(tensor)] = weakref.ref(tensor), roles
-        if tensor.is_leaf:
-            self._handles.append(handle)  # the others go with the graph
+        self._known[id(tensor)] = _Watched(weakref.ref(tensor), roles, handle)
 
     def new_pass(self) -> None:
         """A model is called: forget what is gone."""
-        self._known = {key: each for key, each in self._known.items() if each[0]() is not None}
+        self._known = {key: each for key, each in self._known.items() if each.tensor() is not None}
 
     def remove(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        for each in self._known.values():
+            each.handle.remove()
         self._known.clear()

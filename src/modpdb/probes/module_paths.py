@@ -1,12 +1,15 @@
-"""Where a module stands: its path in the model that it is part of."""
+"""Where a module stands: the model that it is part of, and its path in that."""
 
 from __future__ import annotations
 
+import types
 import weakref
 from typing import Any
 
 from modpdb.probes._static import instance_dict
-from modpdb.probes.module_state import entries, named_modules
+from modpdb.probes.module_state import entries, is_module, named_modules
+
+_FRAMES = 60  # callers that are looked at for the model that a module is part of
 
 
 class ModulePaths:
@@ -62,3 +65,31 @@ class ModulePaths:
             del self._found[id(module)]
             return None
         return found
+
+
+def model_of(module: Any, frame: types.FrameType | None) -> tuple[Any, str]:
+    """The outermost model that holds *module* among the variables of *frame* and its callers, and
+    the variable's name there, "" of `self` or where none holds it; *module* where there is none.
+
+    A model whose parts are called one by one is never called itself.
+    """
+    model, name = module, ""
+    passed: set[int] = set()
+    for _ in range(_FRAMES):
+        if frame is None:
+            break
+        for variables in (frame.f_locals, frame.f_globals):
+            for variable, value in list(variables.items()):
+                if not is_module(value) or type(variable) is not str:
+                    continue
+                if value is model:
+                    name = name or ("" if variable == "self" else variable)
+                elif id(value) not in passed and _holds(value, model):
+                    model, name = value, "" if variable == "self" else variable
+                passed.add(id(value))
+        frame = frame.f_back
+    return model, name
+
+
+def _holds(outer: Any, inner: Any) -> bool:
+    return any(module is inner for _, module in named_modules(outer))

@@ -146,7 +146,6 @@ def _observed(
     target: Any, args: Sequence[Any], kwargs: Mapping[str, Any], code: types.CodeType | None
 ) -> Run:
     torch = torch_or_none()
-    torch.set_num_threads(1)  # OpenMP's pool did not come along
     if "torch._dynamo" in sys.modules:
         torch.compiler.set_stance("force_eager")
     prediction = predicted(target, args, kwargs)

@@ -18,14 +18,14 @@ from typing import Any
 
 from modpdb.probes._static import class_name, instance_dict
 from modpdb.probes._torch import torch_or_none
-from modpdb.probes.module_paths import ModulePaths
-from modpdb.probes.module_state import describe_class, is_module, named_modules
+from modpdb.probes.module_paths import ModulePaths, model_of
+from modpdb.probes.module_state import describe_class, named_modules
 from modpdb.probes.recording import Call, Recording
+from modpdb.probes.running_calls import still_run
 from modpdb.probes.tensor_notes import Store, TensorNoter
 from modpdb.probes.tree import joined
 
 MOST_CALLS = 100_000  # about 2 KB each
-_FRAMES = 60  # callers that are looked at for the model that a module is part of
 
 _UNSEEN = {
     "compiled": "compiled: what runs inside it is not seen",
@@ -121,7 +121,7 @@ class Recorder:
 
     def _note_return(self, frame: types.FrameType, value: object) -> None:
         running = self._thread.running
-        _drop_ended(running, frame)
+        del running[still_run(running, frame) :]
         name = f"{frame.f_code.co_qualname.replace('<locals>.', '')}()"
         around = running[-1].known if running else None
         root, path = (around.root, joined(around.path, name)) if around else ("", name)
@@ -160,7 +160,7 @@ class Recorder:
 
     def _enter(self, module: Any, args: Any, frame: types.FrameType) -> None:
         running = self._thread.running
-        _drop_ended(running, frame)
+        del running[still_run(running, frame) :]
         known = self._modules.get(id(module))
         if known is None or known.module() is not module:
             known = self._meet(module, running[-1] if running else None, frame)
@@ -243,7 +243,8 @@ class Recorder:
         """
         found = self._known_place(module)
         if found is None and around is None:
-            self._learn(*_model_of(module, frame))
+            model, name = model_of(module, frame)
+            self._learn(model, name or class_name(type(model)))
             found = self._known_place(module)
         elif found is None and around is not None:
             for path, inside in named_modules(around.module, around.known.path):
@@ -276,43 +277,7 @@ def _place(call: Call, side: str) -> str:
     return f"{call.full_path}#{call.nth}.{side}"
 
 
-def _drop_ended(running: list[_Running], frame: types.FrameType) -> None:
-    """Take off what was left by an exception that runs no hooks: it does not call *frame*."""
-    while running:
-        caller: types.FrameType | None = frame
-        while caller is not None and caller is not running[-1].frame:
-            caller = caller.f_back
-        if caller is not None:
-            return
-        running.pop()
-
-
 def _original_name(module: Any) -> str:
     """Of a TorchScript module, the name of the class that it was made from."""
     script = instance_dict(module).get("_c")
     return class_name(type(module)) if script is None else script._type().name()
-
-
-def _model_of(module: Any, frame: types.FrameType | None) -> tuple[Any, str]:
-    """The outermost model that holds *module* among the variables of the callers, and what it is
-    called there; the module itself by its class where there is none."""
-    model, name = module, ""
-    passed: set[int] = set()
-    for _ in range(_FRAMES):
-        if frame is None:
-            break
-        for variables in (frame.f_locals, frame.f_globals):
-            for variable, value in list(variables.items()):
-                if not is_module(value) or type(variable) is not str:
-                    continue
-                if value is model:
-                    name = name or ("" if variable == "self" else variable)
-                elif id(value) not in passed and _holds(value, model):
-                    model, name = value, "" if variable == "self" else variable
-                passed.add(id(value))
-        frame = frame.f_back
-    return model, name or class_name(type(model))
-
-
-def _holds(outer: Any, inner: Any) -> bool:
-    return any(module is inner for _, module in named_modules(outer))

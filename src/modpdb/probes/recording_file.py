@@ -24,6 +24,7 @@ import ctypes
 import json
 import math
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,7 @@ class RecordingWriter:
         self._part = path.with_name(f".{path.name}.{os.getpid()}.part")
         self._tensors: dict[str, _Stored] = {}
         self._end = 8 + (_ROOM if values else _LITTLE_ROOM)
+        self._writing = threading.RLock()  # modules may run in several threads
         if path.exists() and not force:
             raise RecordingError(f"{path} is there already; --force overwrites it")
         try:
@@ -90,6 +92,10 @@ class RecordingWriter:
 
     def store(self, key: str, tensor: Any) -> str:
         """Append the values of *tensor*, row-major; gives why not, "" where it did."""
+        with self._writing:
+            return self._store(key, tensor)
+
+    def _store(self, key: str, tensor: Any) -> str:
         torch = torch_or_none()
         shard = local_tensor(tensor)
         tensor = tensor if shard is None else shard

@@ -67,6 +67,16 @@ class Misfit:
 
 
 @dataclass(frozen=True, slots=True)
+class Lone:
+    """An output that only one of two calls has: the other raised, or put out something else."""
+
+    a: Call
+    b: Call
+    name: str
+    of: Literal["A", "B"]
+
+
+@dataclass(frozen=True, slots=True)
 class RunComparison:
     """What two runs have in common, outputs in the order in which calls of *a* ended."""
 
@@ -76,6 +86,7 @@ class RunComparison:
     misfits: tuple[Misfit, ...]
     only_a: tuple[Call, ...]
     only_b: tuple[Call, ...]
+    lone: tuple[Lone, ...] = ()
 
     def first(self) -> Compared | Misfit | None:
         """The first tensor, in the order of the run, in which they differ."""
@@ -96,6 +107,7 @@ def compare_runs(
     theirs = {_key(call, by_root): call for call in b.calls}
     compared: list[Compared] = []
     misfits: list[Misfit] = []
+    lone: list[Lone] = []
     only_a = []
     met = set()
     for call in sorted(a.calls, key=lambda each: (not each.ended, each.ended, each.number)):
@@ -106,27 +118,34 @@ def compare_runs(
             continue
         met.add(key)
         for one, two in _pairs(call, other):
-            if one.shape != two.shape:
+            if two is None and one is not None:
+                lone.append(Lone(call, other, one.name, "A"))
+            elif one is None or two is None:
+                lone.append(Lone(call, other, two.name if two is not None else "", "B"))
+            elif one.shape != two.shape:
                 misfits.append(Misfit(call, other, "out", one.name, (one.shape, two.shape)))
             else:
                 compared.append(_compared(call, other, one, two, values))
     only_b = [call for key, call in theirs.items() if key not in met]
-    return RunComparison(a, b, tuple(compared), tuple(misfits), tuple(only_a), tuple(only_b))
+    return RunComparison(
+        *(a, b, tuple(compared), tuple(misfits), tuple(only_a), tuple(only_b), tuple(lone))
+    )
 
 
 def _key(call: Call, by_root: bool) -> tuple[str, str, int]:
     return call.root if by_root else "", call.path, call.nth
 
 
-def _pairs(a: Call, b: Call) -> Iterator[tuple[TensorNote, TensorNote]]:
-    """Outputs of both by where they stood; a lone one of each whatever it was called."""
+def _pairs(a: Call, b: Call) -> Iterator[tuple[TensorNote | None, TensorNote | None]]:
+    """Outputs by where they stood, None for what one has not; a lone one of each whatever it was
+    called."""
     if len(a.outputs) == len(b.outputs) == 1:
         yield a.outputs[0], b.outputs[0]
         return
-    named = {note.name: note for note in b.outputs}
-    for note in a.outputs:
-        if note.name in named:
-            yield note, named[note.name]
+    mine = {note.name: note for note in a.outputs}
+    its = {note.name: note for note in b.outputs}
+    for name in mine | its:
+        yield mine.get(name), its.get(name)
 
 
 def _compared(

@@ -43,7 +43,6 @@ def try_script(module: Any, waiting: Callable[[], None] = lambda: None) -> Scrip
 
 def _script(module: Any) -> str:
     torch = torch_or_none()
-    torch.set_num_threads(1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

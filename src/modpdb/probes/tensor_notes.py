@@ -33,6 +33,32 @@ _WITHOUT_DATA = {
 }
 
 
+def is_traced(torch: Any) -> bool:
+    """Whether torch.jit.trace notes what is done in this thread: to look would be traced, too."""
+    return torch._C._get_tracing_state() is not None
+
+
+class Unreadable:
+    """Tells of tensors whose values cannot be read, or not without disturbing who computes."""
+
+    def __init__(self, torch: Any) -> None:
+        self._torch = torch
+        self._without_data: dict[int, str] = {}  # by a class's id: why
+
+    def why(self, tensor: Any, *, on_cuda: bool) -> str:
+        """In words; "" of one that may be read."""
+        cls = type(tensor)
+        if id(cls) not in self._without_data:
+            names = {qualified_name(base) for base in mro(cls)}
+            why = next((why for name, why in _WITHOUT_DATA.items() if name in names), "")
+            self._without_data[id(cls)] = why
+        if why := self._without_data[id(cls)]:
+            return why
+        if on_cuda and self._torch.cuda.is_current_stream_capturing():
+            return "a CUDA graph is being captured"
+        return ""
+
+
 class TensorNoter:
     """Notes tensors; one that is met again, and was not written to since, is not read again.
 
@@ -48,7 +74,7 @@ class TensorNoter:
         self._stats = stats
         self._store = store
         self._seen: dict[int, tuple[weakref.ref[Any], int, TensorNote]] = {}
-        self._without_data: dict[int, str] = {}  # by a class's id: why
+        self._unreadable = Unreadable(torch)
 
     def notes(self, value: Any, place: Callable[[], str]) -> tuple[TensorNote, ...]:
         """A note for every tensor in *value*: itself, or in tuples, lists, dicts and dataclasses.
@@ -56,7 +82,7 @@ class TensorNoter:
         Other objects, such as a cache of keys and values, are not looked into. *place* names
         values that are stored.
         """
-        if self._torch._C._get_tracing_state() is not None:  # to look would be traced, too
+        if is_traced(self._torch):
             return ()
         found: list[TensorNote] = []
         for name, tensor in nested_tensors(self._reader, value):
@@ -80,7 +106,8 @@ class TensorNoter:
 
     def _read(self, name: str, tensor: Any, place: Callable[[], str]) -> TensorNote:
         facts = self._reader.facts(tensor)
-        why = facts.unsized or self._why_unreadable(tensor, facts.device)
+        on_cuda = facts.device.startswith("cuda")
+        why = facts.unsized or self._unreadable.why(tensor, on_cuda=on_cuda)
         found, zeros, stored = None, None, ""
         if not why:
             with modes_off(self._torch):
@@ -95,18 +122,6 @@ class TensorNoter:
                     with undisturbed(self._torch):
                         stored = "" if self._store(key, tensor.detach()) else key
         return TensorNote(name, facts.shape, facts.dtype, facts.device, found, zeros, why, stored)
-
-    def _why_unreadable(self, tensor: Any, device: str) -> str:
-        cls = type(tensor)
-        if id(cls) not in self._without_data:
-            names = {qualified_name(base) for base in mro(cls)}
-            why = next((why for name, why in _WITHOUT_DATA.items() if name in names), "")
-            self._without_data[id(cls)] = why
-        if why := self._without_data[id(cls)]:
-            return why
-        if device.startswith("cuda") and self._torch.cuda.is_current_stream_capturing():
-            return "a CUDA graph is being captured"
-        return ""
 
     def _zeros(self, tensor: Any, found: Statistics) -> int | None:
         """Elements that are 0. Not counted where 0 lies between the extremes: it would take as

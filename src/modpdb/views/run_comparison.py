@@ -43,11 +43,13 @@ def _verdict(found: RunComparison) -> list[Text]:
     known = [each for each in found.compared if not each.unknown]
     if first is None and known:
         worst = max(known, key=lambda each: each.error or 0.0)
-        text = Text("no divergence", "green")
+        text = Text("no divergence", "yellow" if found.lone else "green")
         error = _error(worst)
         text.append(f" in {plural(len(known), 'output')}, the farthest {error} apart")
         lines.append(text)
-    if not found.compared and not found.misfits:
+    if found.lone:
+        lines.append(_lone(found))
+    if not found.compared and not found.misfits and not found.lone:
         lines.append(Text("nothing to compare: no module was called in both", "yellow"))
     weak = sum(each.by == "statistics" for each in found.compared)
     if weak:
@@ -64,6 +66,16 @@ def _verdict(found: RunComparison) -> list[Text]:
     if first is None:
         lines.append(Text(_tolerances(found.compared), "dim"))
     return [line for line in lines if line.plain]
+
+
+def _lone(found: RunComparison) -> Text:
+    """How many outputs one call has and the other has not, and the first of them."""
+    each = found.lone[0]
+    name = " ".join(filter(None, (_label(found.a, each.a), each.name)))
+    other, its = (each.b, "B") if each.of == "A" else (each.a, "A")
+    why = "raised" if other.raised else "did not return" if not other.ended else "has no such"
+    words = f"{plural(len(found.lone), 'output')} in one only, the first of {printable(name)}"
+    return Text(f"{words}: in {its} it {why}", "bold red")
 
 
 def _tolerances(compared: Iterable[Compared]) -> str:
