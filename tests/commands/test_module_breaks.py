@@ -446,6 +446,32 @@ def test_a_model_is_copied_pickled_scripted_traced_and_compiled_meanwhile(
     )
 
 
+COMPILED = """\
+import torch
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.proj = torch.nn.Linear(2, 2)
+    def forward(self, x):
+        return self.proj(x).relu()
+model, x = Model(), torch.ones(1, 2)
+compiled = torch.compile(model, backend="eager")
+compiled(x)
+print("done")
+"""
+
+
+@pytest.mark.parametrize("stop", ["b Model.forward", "b @proj", "break-nan"])
+def test_torch_compile_is_kept_from_compiling_the_prompt(
+    modpdb_run: Callable[..., Any], tmp_path: Path, stop: str
+) -> None:
+    (tmp_path / "script.py").write_text(COMPILED)
+    done = modpdb_run(["script.py"], f"b 9\nc\n{stop}\nc\nw\np 1 + 1\nc\nc\n", cwd=tmp_path)
+    assert done.returncode == 0 and "done\n" in done.stdout, done.stdout + done.stderr
+    assert "Dynamo" not in done.stdout + done.stderr
+    assert stop == "break-nan" or re.search(r"^_orig_mod\S*  \w+.forward$", done.stdout, re.M)
+
+
 class Hostile(torch.nn.Module):
     def __init__(self, ready: bool = True) -> None:
         if ready:

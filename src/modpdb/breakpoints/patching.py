@@ -23,6 +23,7 @@ from modpdb.breakpoints.engine import WatchedCode, Wiring, wake
 from modpdb.breakpoints.injection import CannotInject, Hooks, inject, lines_in_loops
 from modpdb.breakpoints.lines import walk
 from modpdb.breakpoints.settrace import Traced
+from modpdb.breakpoints.uncompiled import keep_uncompiled
 from modpdb.breakpoints.unhooked import Unhooked, still_made
 
 _numbers = itertools.count()
@@ -39,6 +40,7 @@ class _Site:
         self.name = f"__modpdb_{next(_numbers)}__"
         self._hook = hook
         hook._torchdynamo_disable = True  # type: ignore[attr-defined]
+        keep_uncompiled(hook)
         setattr(builtins, self.name, None)
 
     def arm(self, wanted: bool) -> None:
