@@ -472,6 +472,28 @@ def test_torch_compile_is_kept_from_compiling_the_prompt(
     assert stop == "break-nan" or re.search(r"^_orig_mod\S*  \w+.forward$", done.stdout, re.M)
 
 
+THREADS = """\
+import threading, torch
+model = torch.nn.Sequential(torch.nn.Linear(2, 2))
+begin = threading.Barrier(4)
+def work():
+    begin.wait()
+    model(torch.ones(1, 2))
+threads = [threading.Thread(target=work) for _ in range(4)]
+for each in threads: each.start()
+for each in threads: each.join()
+"""
+
+
+def test_a_model_that_several_threads_call_at_once_is_met_in_each(
+    modpdb_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "script.py").write_text(THREADS)
+    done = modpdb_run(["script.py"], "b @0\n" + "c\n" * 5, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(re.findall(r"^0  Linear.forward$", done.stdout, re.M)) == 4
+
+
 class Hostile(torch.nn.Module):
     def __init__(self, ready: bool = True) -> None:
         if ready:
