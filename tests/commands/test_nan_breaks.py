@@ -196,6 +196,12 @@ def test_a_compiled_model_is_said_not_to_be_looked_at(stops) -> None:
     assert "and 1 other\n" in text
 
 
+def test_a_model_that_is_learned_again_is_counted_once(stops) -> None:
+    script = "net = nn.Sequential(nn.ReLU(), nn.ReLU())\nnet(torch.ones(1))\n"
+    text = stops(script, "b 5\nc\nbreak-nan\nb @nothing")
+    assert "breakpoint 2 at NaN or Inf: none was made in 3 calls of 3 modules\n" in text
+
+
 def test_exceptions_on_the_way(stops) -> None:
     text = stops(
         PARTS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import types
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -67,6 +68,7 @@ class NanWaiter:
         self._note = note
         self._told_of = -1  # the backward pass that was told of last
         self._running: dict[int, list[_Call]] = {}  # by thread, the innermost last
+        self._meant: dict[int, weakref.ref[Any]] = {}  # by id: models are learned more than once
 
     @functools.cached_property
     def _values(self) -> BadValues:
@@ -93,9 +95,11 @@ class NanWaiter:
             assert each.code is not None
             self._engine.watch_return(each.code, self.returned)
         wants = self._breakpoint.spec.wants
-        meant = sum(any(map(wants, each.paths)) for each in seen)
+        meant = [each.module for each in seen if any(map(wants, each.paths))]
+        before = len(self._meant)
+        self._meant.update((id(module), weakref.ref(module)) for module in meant)
         unseen = ((each.paths[0], each.problem) for each in met if is_called(each))
-        for said in self._breakpoint.learned(meant, unseen):
+        for said in self._breakpoint.learned(len(self._meant) - before, unseen):
             self._note(said)
 
     def entered(self, frame: types.FrameType) -> bool:
