@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from modpdb.breakpoints.engine import Engine, is_ringing
 from modpdb.breakpoints.locations import Locator
+from modpdb.breakpoints.uncompiled import keep_uncompiled
 from modpdb.interrupts import Interrupts
 from modpdb.line_breaks import LineBreaks
 from modpdb.own_code import is_ours
@@ -57,6 +58,7 @@ class TracingPdb(Interrupts, LineBreaks, RepairedPdb):
         self.engine = Engine(self)
         self.locator = Locator(self.engine.wiring, self.canonic)
         self._prompt_lock = threading.RLock()
+        keep_uncompiled(self.trace_dispatch)
         super().__init__(*args, **kwargs)
         self.ended = False  # post-mortem: nothing runs any more
         self.waiting: list[str] = []  # lines to run at the next stop

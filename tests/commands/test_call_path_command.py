@@ -86,6 +86,12 @@ def test_known_layers_are_predicted_and_agree():
     assert "predicted for 2-D:" in by_path
 
 
+def test_builtins_of_python_are_not_torchs_operators():
+    """TorchScript has an aten::len."""
+    said = printed("cp len")
+    assert "aten::" not in said and "--script" not in said
+
+
 def test_functions():
     said = printed("cp torch.nn.functional.scaled_dot_product_attention, x, x, x")
     assert "torch's own choice of a backend: math" in said

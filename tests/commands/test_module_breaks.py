@@ -461,6 +461,54 @@ def test_a_model_is_copied_pickled_scripted_traced_and_compiled_meanwhile(
     )
 
 
+COMPILED = """\
+import torch
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.proj = torch.nn.Linear(2, 2)
+    def forward(self, x):
+        return self.proj(x).relu()
+model, x = Model(), torch.ones(1, 2)
+compiled = torch.compile(model, backend="eager")
+compiled(x)
+print("done")
+"""
+
+
+@pytest.mark.parametrize("stop", ["b Model.forward", "b @proj", "break-nan"])
+def test_torch_compile_is_kept_from_compiling_the_prompt(
+    modpdb_run: Callable[..., Any], tmp_path: Path, stop: str
+) -> None:
+    (tmp_path / "script.py").write_text(COMPILED)
+    done = modpdb_run(["script.py"], f"b 9\nc\n{stop}\nc\nw\np 1 + 1\nc\nc\n", cwd=tmp_path)
+    assert done.returncode == 0 and "done\n" in done.stdout, done.stdout + done.stderr
+    assert "Dynamo" not in done.stdout + done.stderr
+    assert stop == "break-nan" or re.search(r"^_orig_mod\S*  \w+.forward$", done.stdout, re.M)
+
+
+THREADS = """\
+import threading, torch
+model = torch.nn.Sequential(torch.nn.Linear(2, 2))
+begin = threading.Barrier(4)
+def work():
+    begin.wait()
+    model(torch.ones(1, 2))
+threads = [threading.Thread(target=work) for _ in range(4)]
+for each in threads: each.start()
+for each in threads: each.join()
+"""
+
+
+def test_a_model_that_several_threads_call_at_once_is_met_in_each(
+    modpdb_run: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "script.py").write_text(THREADS)
+    done = modpdb_run(["script.py"], "b @0\n" + "c\n" * 5, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(re.findall(r"^0  Linear.forward$", done.stdout, re.M)) == 4
+
+
 class Hostile(torch.nn.Module):
     def __init__(self, ready: bool = True) -> None:
         if ready:

@@ -161,7 +161,45 @@ def test_a_glob_chooses_whose_is_told(stops) -> None:
     assert made(stops(script, "break-nan 2")) == ["2"]
     text = stops(script, "break-nan 1")
     assert made(text) == []
-    assert "breakpoint 1 at NaN or Inf of 1: there was none in 1 call of 1 module\n" in text
+    said = "none was made in 1 call of 1 module; 1 call passed on what others had made\n"
+    assert f"breakpoint 1 at NaN or Inf of 1: {said}" in text
+
+
+def test_what_a_part_makes_that_is_not_meant_is_made_by_the_module_around_it(stops) -> None:
+    script = PARTS + "net = nn.Sequential()\nnet.outer = nn.Sequential(Between(), Root())\n"
+    script += "net.next = nn.Sequential(Root())\nnet(torch.ones(1, 3))\n"
+    text = stops(script, "break-nan outer")
+    assert made(text) == ["outer"]
+    assert "\n    made inside, by outer.0\n    given input: f32 [1, 3], 1 to 1\n" in text
+    assert made(stops(script, "break-nan *.0")) == ["outer.0"]
+
+
+def test_weights_of_parts_that_are_not_called(stops) -> None:
+    """torch's fast path reads them past the parts."""
+    script = """\
+net = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 2).eval()
+with torch.no_grad():
+    net.layers[1].linear2.weight[0, 0] = float("nan")
+    net(torch.ones(1, 4, 16))
+"""
+    text = stops(script)
+    assert made(text) == ["layers.1"]
+    assert "    its linear2.weight holds 1 NaN among 512 values, f32 [16, 32], the first at" in text
+
+
+def test_a_compiled_model_is_said_not_to_be_looked_at(stops) -> None:
+    """A run in which nothing was looked at is not one in which there was nothing."""
+    script = "net = torch.compile(nn.Linear(2, 2), backend='eager')\nnet(torch.full((1, 2), float('nan')))\n"
+    text = stops(script, "b 5\nc\nbreak-nan")
+    assert "Breakpoint 2 at NaN or Inf: not looked at: the model is compiled: " in text
+    assert "breakpoint 2 at NaN or Inf was never reached: not looked at: the model is" in text
+    assert "and 1 other\n" in text
+
+
+def test_a_model_that_is_learned_again_is_counted_once(stops) -> None:
+    script = "net = nn.Sequential(nn.ReLU(), nn.ReLU())\nnet(torch.ones(1))\n"
+    text = stops(script, "b 5\nc\nbreak-nan\nb @nothing")
+    assert "breakpoint 2 at NaN or Inf: none was made in 3 calls of 3 modules\n" in text
 
 
 def test_exceptions_on_the_way(stops) -> None:
@@ -236,7 +274,7 @@ assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict
     )
     text = stops(script, "break-nan")
     assert made(text) == []
-    assert re.search(r"there was none in \d{3} calls of \d+ modules", text)
+    assert re.search(r"none was made in \d{3} calls of \d+ modules", text)
 
 
 def test_cleared_and_refused(stops) -> None:

@@ -129,6 +129,25 @@ def test_against_the_same(ask: Prompt, model: Model) -> None:
     assert ask("state self.layers[1] against .").startswith("3 match\n3 keys of Block, 3 tensors")
 
 
+def test_keys_are_the_modules_own_where_the_frame_holds_several(
+    model: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The name of a variable is no part of a key."""
+    monkeypatch.chdir(tmp_path)
+    saved(dict(model.state_dict()))
+
+    def stop(m: Model, other: nn.Module) -> FrameType:
+        return sys._getframe()
+
+    prompt = Prompt(stop(model, nn.Linear(2, 2)))
+    assert prompt("state m against .").startswith("11 match\n")
+    assert prompt("state m.layers[1] against .").startswith("3 match\n")
+    assert prompt("state m.layers.1 against .").startswith("3 match\n")
+    assert prompt("state layers.1.norm against .").startswith("2 match\n")
+    assert prompt("state other").splitlines()[1].split()[0] == "weight"
+    assert "\nother.weight " in prompt("state")
+
+
 def test_the_home_folder(ask: Prompt, model: Model) -> None:
     Path(os.environ["HOME"], "deep").mkdir()
     saved(dict(model.state_dict()), os.path.join(os.environ["HOME"], "deep", "model.safetensors"))

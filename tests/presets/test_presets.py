@@ -31,6 +31,15 @@ def user_preset(text: str, name: str = "mine.toml") -> Path:
     return file
 
 
+def test_the_generic_plumbing_is_everyones() -> None:
+    user_preset(GOOD)
+    for preset in all_presets().values():
+        assert {str(spec) for spec in preset_named("generic").plumbing} <= {
+            str(spec) for spec in preset.plumbing
+        }, preset.name
+        assert preset.dispatchers, preset.name
+
+
 def test_found_by_file_name() -> None:
     assert preset_for("/x/convert_hf_to_gguf.py").name == "llama.cpp"
     assert preset_for("convert_lora_to_gguf.py").name == "llama.cpp-lora"

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from threading import get_ident
 from typing import TYPE_CHECKING, Protocol
 
+from modpdb.breakpoints.uncompiled import tell_torch
+
 if TYPE_CHECKING:
     from modpdb.breakpoints.settrace import Tracer
 
@@ -240,6 +242,7 @@ class Wiring:
 
         *main*: of the script, where breakpoints will be set while it runs.
         """
+        tell_torch()
         if _at_work:
             self.tracer.start()
         if self._auditing:
@@ -249,6 +252,7 @@ class Wiring:
     def settle(self) -> list[str]:
         """Wire all that has changed in code that is loaded already; sentences about what that
         costs where it does."""
+        tell_torch()
         said, self._faults = self._faults, []
         return said
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 import atexit
 import sys
 import types
+from collections.abc import Callable
 from typing import Any
 
 from modpdb.breakpoints.engine import Begins, WatchedCode, Wiring
 from modpdb.breakpoints.lines import entry_line, walk
+from modpdb.breakpoints.uncompiled import keep_uncompiled, tell_torch
 
 _TOOL_IDS = (3, 4)  # 0, 1, 2 and 5 are for debuggers, coverage, profilers and optimizers
 
@@ -38,13 +40,14 @@ class Monitoring(Wiring):
         self._new: set[int] = set()  # ids of code whose events may have been disabled before
         events = self._monitoring.events
         self._at_lines = events.LINE | events.JUMP
-        self._callbacks = {
+        self._callbacks: dict[int, Callable[..., Any]] = {
             events.PY_START: self._started,
             events.LINE: self._at_line,
             events.JUMP: self._jumped,
             events.PY_RETURN: self._returning,
         }
         for event, callback in self._callbacks.items():
+            keep_uncompiled(callback)
             self._monitoring.register_callback(self._tool, event, callback)
         atexit.register(self._stop)
 
@@ -82,6 +85,7 @@ class Monitoring(Wiring):
             self._positions.pop(id(place.code), None)
 
     def instrument(self, code: types.CodeType, main: bool = False) -> types.CodeType:
+        tell_torch()
         if self._new:
             self._new.difference_update(map(id, walk(code)))  # it never ran
             self._restart()

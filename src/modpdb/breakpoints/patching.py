@@ -23,6 +23,7 @@ from modpdb.breakpoints.engine import WatchedCode, Wiring, wake
 from modpdb.breakpoints.injection import CannotInject, Hooks, inject, lines_in_loops
 from modpdb.breakpoints.lines import walk
 from modpdb.breakpoints.settrace import Traced
+from modpdb.breakpoints.uncompiled import keep_uncompiled
 from modpdb.breakpoints.unhooked import Unhooked, still_made
 
 _numbers = itertools.count()
@@ -54,6 +55,7 @@ class _Site:
         self._hook = hook
         hook._torchdynamo_disable = True  # type: ignore[attr-defined]
         _all_hooks.append(hook)
+        keep_uncompiled(hook)
         setattr(builtins, self.name, None)
 
     def arm(self, wanted: bool) -> None:

@@ -14,6 +14,7 @@ from opcode import opmap
 from typing import TYPE_CHECKING, Any
 
 from modpdb.breakpoints.lines import entry_offset
+from modpdb.breakpoints.uncompiled import keep_uncompiled
 
 if TYPE_CHECKING:
     from modpdb.breakpoints.engine import WatchedCode
@@ -37,6 +38,8 @@ class Tracer:
         self._traced: Traced = {}
         self._for_new_threads: Any = None  # what threading.settrace() was given before
         self.on_return: Callable[[types.FrameType], None] = lambda frame: None
+        keep_uncompiled(self.function)
+        keep_uncompiled(self._local)
 
     def trace(self, codes: Traced) -> None:
         """Trace these too."""

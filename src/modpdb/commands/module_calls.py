@@ -109,6 +109,7 @@ class ModuleCalls:
         self._swept = 100  # so many are kept before those that are gone are looked for
         self._search: Search | None = None
         self._into: _Into | None = None
+        self._meeting = threading.RLock()  # while a model is known and not yet watched
 
     # -- who waits ---------------------------------------------------------------------------------
 
@@ -267,8 +268,9 @@ class ModuleCalls:
 
     def _look_at_call(self, frame: types.FrameType) -> None:
         module = frame.f_locals.get("self")
-        if not self.paths.knows(module) and is_module(module):
-            self._meet(module, frame)
+        with self._meeting:  # another thread waits: it would run past what is being watched
+            if not self.paths.knows(module) and is_module(module):
+                self._meet(module, frame)
         into = self._into
         if into is not None and into.thread == threading.get_ident():
             self._follow(into, module)

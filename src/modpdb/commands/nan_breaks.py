@@ -25,9 +25,9 @@ def break_nan(dbg: ModPdb, arguments: Arguments) -> None:
     Stop where a module whose path is meant by GLOB makes the first NaN or Inf.
 
     It stops at the return of that module's forward, in its frame, and says which output, how
-    many, where, and what came in. A module that was given NaN, or whose part has made it, is
-    passed by. --grad looks at gradients too, and stops behind the line that runs the
-    backward pass. No hook is put on a module; with --grad there are some on tensors.
+    many, where, and what came in. A module that was given NaN, or of which a part that GLOB
+    means has made it, is passed by. --grad looks at gradients too, and stops behind the line
+    that runs the backward pass. No hook is put on a module; with --grad there are some on tensors.
     """
     glob = arguments.target or "*"
     if " " in glob:
@@ -67,7 +67,8 @@ class BadValuesAt:
 
 
 class NanBreakpoint(NamedBreakpoint):
-    """Stops where NaN or Inf is made. So many ``modules`` are looked at, in ``calls`` so far."""
+    """Stops where NaN or Inf is made. So many ``modules`` are looked at, in ``calls`` so far, some
+    of which have ``passed_on`` what others have made."""
 
     def __init__(self, glob: str, grad: bool) -> None:
         self.spec: BadValuesAt
@@ -75,6 +76,7 @@ class NanBreakpoint(NamedBreakpoint):
         self.modules = 0
         self._known: dict[int, weakref.ref[Any]] = {}  # modules, by their ids
         self.calls = 0
+        self.passed_on = 0
         self.problems: dict[str, str] = {}  # by path: why nothing is seen of it
 
     def setting_line(self) -> str:
@@ -96,9 +98,17 @@ class NanBreakpoint(NamedBreakpoint):
         return said
 
     def where(self) -> str:
-        if not self.modules:
-            return "pending: no model is there yet"
-        return plural(self.modules, "module")
+        if self.modules:
+            return plural(self.modules, "module")
+        return self._not_seen() or "pending: no model is there yet"
+
+    def _not_seen(self) -> str:
+        """Of what nothing is seen, and why; "" where all is."""
+        if not self.problems:
+            return ""
+        path, problem = next(iter(self.problems.items()))
+        others = f", and {plural(len(self.problems) - 1, 'other')}" * (len(self.problems) > 1)
+        return f"not looked at: {path or 'the model'} {problem}{others}"
 
     def _listed(self, head: str, width: int) -> Sequence[str]:  # type: ignore[override]
         return [f"{head}  {self.where()}"]
@@ -110,7 +120,11 @@ class NanBreakpoint(NamedBreakpoint):
     def missed(self) -> str | None:
         if self.hits:
             return None
+        not_seen = self._not_seen()
         if not self.calls:
-            return f"{self} was never reached: no module was called"
-        looked = f"{plural(self.calls, 'call')} of {plural(self.modules, 'module')}"
-        return f"{self}: there was none in {looked}"
+            return f"{self} was never reached: {not_seen or 'no module was called'}"
+        said = f"{self}: none was made in {plural(self.calls, 'call')} of "
+        said += plural(self.modules, "module")
+        if self.passed_on:
+            said += f"; {plural(self.passed_on, 'call')} passed on what others had made"
+        return f"{said}; {not_seen}" if not_seen else said

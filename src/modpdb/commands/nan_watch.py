@@ -39,13 +39,15 @@ class _Call:
     """A forward that runs. What it was *given* is held until it returns: forward rebinds its
     arguments."""
 
-    __slots__ = ("frame", "given", "made_inside", "module")
+    __slots__ = ("enters_parts", "frame", "given", "made_inside", "maker", "module")
 
     def __init__(self, frame: types.FrameType, module: Any, given: list[_Given]) -> None:
         self.frame = frame
         self.module = module
         self.given = given
-        self.made_inside = False  # a module below has put out NaN or Inf that it was not given
+        self.enters_parts = False
+        self.made_inside = False  # a module below that is meant has made NaN or Inf
+        self.maker = ""  # one that is not meant has made it: its path
 
 
 class _Thread(threading.local):
@@ -124,6 +126,8 @@ class NanWaiter:
         code = frame.f_code
         module = arguments.pop(code.co_varnames[0]) if code.co_argcount else None
         given = [self._given(name, each) for name, each in self._values.tensors(arguments)]
+        if running:
+            running[-1].enters_parts = True
         running.append(_Call(frame, module, given))
         if self._breakpoint.spec.grad:
             self._watch_gradients(module, given, begins=len(running) == 1)
@@ -161,9 +165,14 @@ class NanWaiter:
         if not bad:
             return False
         makes = not call.made_inside and not self._was_given(call, bad)
-        if running and (makes or call.made_inside):
-            running[-1].made_inside = True
-        if not makes or not wanted:
+        if running:
+            running[-1].made_inside |= call.made_inside or (makes and wanted)
+            if makes and not wanted and not running[-1].maker:
+                running[-1].maker = call.maker or path
+        if not wanted:
+            return False
+        if not makes:
+            self._breakpoint.passed_on += 1
             return False
         return self._stops(self._breakpoint, frame, self._made(call, path, bad))
 
@@ -186,7 +195,9 @@ class NanWaiter:
     def _made(self, call: _Call, path: str, bad: Iterable[tuple[str, Any]]) -> str:
         put_out = [self._values.found(*each) for each in bad]
         given = [self._values.found(each.name, each.tensor) for each in call.given]
-        return in_words(path, put_out, given, list(self._values.weights(call.module)))
+        # Where no part is called, as on the fast path of attention, their weights are its own.
+        weights = self._values.weights(call.module, parts=not call.enters_parts)
+        return in_words(path, put_out, given, list(weights), call.maker)
 
     # -- gradients ---------------------------------------------------------------------------------
 

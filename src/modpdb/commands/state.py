@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,19 +116,24 @@ def _asked(dbg: ModPdb, text: str, run: bool) -> list[_Asked]:
         )
     if held.where:
         dbg.message(printable(f"{', '.join(name for name, _ in held.roots)}, {held.where}"))
-    found = [_whole(dbg, module, prefix, run) for prefix, module in held.prefixed()]
-    return _chosen(held, target, found) if text else found
+    if not text:
+        return [_whole(dbg, module, prefix, run) for prefix, module in held.prefixed()]
+    found = ((prefix, _whole(dbg, module, "", run)) for prefix, module in held.prefixed())
+    return _chosen(held, target, found)
 
 
 def _path_of(dbg: ModPdb, module: Any) -> str:
     """Where *module* stands in a model that the frame holds; "" where it does not."""
+    from modpdb.probes.module_state import named_modules
+
     try:
         held = held_modules(dbg)
     except UsageError:
         return ""
     if isinstance(held, Source):
         return ""
-    return next((path for path, each in held.named() if each is module), "")
+    paths = (named_modules(root) for _, root in held.roots)
+    return next((path for path, each in chain.from_iterable(paths) if each is module), "")
 
 
 def _whole(dbg: ModPdb, module: Any, path: str, run: bool) -> _Asked:
@@ -147,15 +153,20 @@ def _ran(dbg: ModPdb, module: Any, path: str) -> Ran:
     return run_state(module, path, lambda: dbg.message("running state_dict() …"))
 
 
-def _chosen(held: Held, target: Typed, found: Iterable[_Asked]) -> list[_Asked]:
-    """What of each state is at or below the path or glob that was typed."""
+def _chosen(held: Held, target: Typed, found: Iterable[tuple[str, _Asked]]) -> list[_Asked]:
+    """What of each state is at or below the path or glob that was typed, which may begin with
+    the prefix that the paths of that root have."""
     itself, below = held.chooses(target.text), held.chooses(f"{target.text}.*")
 
-    def wanted(name: str) -> bool:
-        return itself(name) or below(name)
+    def is_meant(path: str) -> bool:
+        return itself(path) or below(path)
 
     chosen, names = [], []
-    for asked in found:
+    for prefix, asked in found:
+
+        def wanted(name: str, start: str = f"{prefix}." if prefix else "") -> bool:
+            return is_meant(f"{start}{name}")
+
         whole = asked.state
         names += [row.name for row in whole.rows]
         part = replace(

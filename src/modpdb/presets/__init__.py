@@ -108,8 +108,10 @@ def preset_named(name: str) -> Preset:
 
 
 def _files() -> Iterator[Path]:
-    """Ours, then packages', then the user's; a file comes after the one it may extend."""
-    yield from sorted(Path(__file__).parent.glob("*.toml"), key=lambda file: len(file.name))
+    """Ours, then packages', then the user's; a file comes after the one it may extend, and the
+    generic one, to which all add, first."""
+    ours = Path(__file__).parent.glob("*.toml")
+    yield from sorted(ours, key=lambda file: (file.stem != GENERIC, len(file.name)))
     for entry in entry_points("modpdb.presets"):
         try:
             yield Path(entry.load())

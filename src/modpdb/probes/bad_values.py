@@ -10,7 +10,7 @@ from typing import Any
 
 from modpdb.probes._static import instance_dict
 from modpdb.probes._torch import torch_or_none, undisturbed
-from modpdb.probes.module_state import entries
+from modpdb.probes.module_state import entries, named_modules
 from modpdb.probes.tensor_notes import Unreadable, is_traced, modes_off, nested_tensors
 from modpdb.probes.tensors import (
     CHUNK,
@@ -98,13 +98,15 @@ class BadValues:
             first = self._first(readable) if stats.nan or stats.inf else None
             return Found(name, facts, stats, first)
 
-    def weights(self, module: Any) -> Iterator[Found]:
-        """The parameters and buffers of *module* itself that hold NaN or Inf."""
-        state = instance_dict(module)
-        for registry in ("_parameters", "_buffers"):
-            for name, value in entries(state, registry):
-                if self._reader.is_tensor(value) and self.is_bad(value):
-                    yield self.found(name, value)
+    def weights(self, module: Any, parts: bool) -> Iterator[Found]:
+        """The parameters and buffers of *module* itself, and with *parts* of all below it, that
+        hold NaN or Inf."""
+        for path, part in named_modules(module) if parts else [("", module)]:
+            state = instance_dict(part)
+            for registry in ("_parameters", "_buffers"):
+                for name, value in entries(state, registry):
+                    if self._reader.is_tensor(value) and self.is_bad(value):
+                        yield self.found(f"{path}.{name}" if path else name, value)
 
     def _modes(self) -> int:
         c = self._torch._C

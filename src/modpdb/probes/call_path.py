@@ -114,11 +114,13 @@ def _of_function(function: Any, path: str, given: Given | None) -> CallPath:
         raise TypeError(f"a {class_name(type(function))} is neither a module nor a function")
     inner, around = peeled(plain)
     forward = Forward(source_of(inner), "called directly", _wrappers(around))
-    name = plain.__name__ if is_a(plain, types.BuiltinFunctionType) else ""
+    builtin = is_a(plain, types.BuiltinFunctionType)
+    # TorchScript has aten::len, too, to which Python's own len does not lead.
+    name = plain.__name__ if builtin and (plain.__module__ or "torch").startswith("torch") else ""
     operators: tuple[Operator, ...] = ()
-    if name:
+    if builtin:
         reading = Reading()
-        operators = (operator(f"aten::{name}", "cpu"),)
+        operators = (operator(f"aten::{name}", "cpu"),) if name else ()
     else:
         reading = read_calls(function, given=given)
         operators = _operators(reading.calls, "cpu")

@@ -12,11 +12,18 @@ _SHOWN = 6
 
 
 def in_words(
-    path: str, put_out: Sequence[Found], given: Sequence[Found], weights: Sequence[Found]
+    path: str,
+    put_out: Sequence[Found],
+    given: Sequence[Found],
+    weights: Sequence[Found],
+    maker: str = "",
 ) -> str:
-    """Lines: what the module at *path* put out, what it was given, and its weights that are bad."""
+    """Lines: what the module at *path* put out, what it was given, its weights that are bad, and
+    the module in it that has made it."""
     lines = [f"{path or 'the model'} puts out {_bad(put_out[0], 'its output')}"]
     lines += [f"    and {_bad(each, 'its output')}" for each in put_out[1:_SHOWN]]
+    if maker:
+        lines.append(f"    made inside, by {maker}")
     lines += [f"    its {each.name} holds {_bad(each)}" for each in weights[:_SHOWN]]
     lines += [f"    given {_given(each)}" for each in given[:_SHOWN]]
     if len(given) > _SHOWN:

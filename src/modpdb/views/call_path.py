@@ -34,7 +34,8 @@ _FORWARD_WORDS = {
     "compiled": "compiled by torch.compile: this is the eager way of what is inside",
     "scripted": "TorchScript: its interpreter runs a graph",
 }
-_HELP = "not predicted: --run observes it, --script tries TorchScript"
+_HELP = "not predicted: --run observes it"
+_HELP_SCRIPT = "--script tries TorchScript"
 _HELP_KNOWN = "INPUT lets it be predicted, --run observes it"
 _LISTED = 30  # operators that are listed one by one where no source tells them apart
 
@@ -149,7 +150,8 @@ def _branch(data: CallPath, run: Run | None) -> Lines:
         lines += _predicted(data.prediction)
     if run is None:
         if data.prediction is None and not data.by_input:
-            lines.append(Text(_HELP_KNOWN if data.layer else _HELP, "dim"))
+            help_ = f"{_HELP}, {_HELP_SCRIPT}" if data.classes else _HELP
+            lines.append(Text(_HELP_KNOWN if data.layer else help_, "dim"))
         return lines
     if run.not_run:
         return [*lines, Text(f"not run: {printable(run.not_run)}", "yellow")]
