@@ -27,20 +27,6 @@ from modpdb.breakpoints.uncompiled import keep_uncompiled
 from modpdb.breakpoints.unhooked import Unhooked, still_made
 
 _numbers = itertools.count()
-_all_hooks: list[Callable[..., None]] = []
-_left_out = 0  # so many of them torch.compile knows of
-
-
-def _compile_leaves_out_hooks() -> None:
-    """Have torch.compile, once it is there, take hooks for logging, which it leaves out of a graph:
-    else it breaks the graph in two, and refuses to with fullgraph=True."""
-    global _left_out
-    ignored = getattr(
-        sys.modules.get("torch._dynamo.config"), "ignore_logging_functions", None
-    )  # None of an older torch, and while that is being imported
-    if type(ignored) is set and _left_out < len(_all_hooks):
-        ignored.update(_all_hooks[_left_out:])
-        _left_out = len(_all_hooks)
 
 
 class _Site:
@@ -54,7 +40,6 @@ class _Site:
         self.name = f"__modpdb_{next(_numbers)}__"
         self._hook = hook
         hook._torchdynamo_disable = True  # type: ignore[attr-defined]
-        _all_hooks.append(hook)
         keep_uncompiled(hook)
         setattr(builtins, self.name, None)
 
@@ -123,7 +108,6 @@ class Patching(Wiring):
 
     def instrument(self, code: types.CodeType, main: bool = False) -> types.CodeType:
         with self._lock:
-            _compile_leaves_out_hooks()  # torch._dynamo may have come with the imports before
             if main:
                 self._main = code
             if not main and not self._is_watched(code):
@@ -196,7 +180,6 @@ class Patching(Wiring):
 
     def settle(self) -> list[str]:
         with self._lock:
-            _compile_leaves_out_hooks()
             self._unhooked.returned(None)
             if not self._dirty:
                 return super().settle()
