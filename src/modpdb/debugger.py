@@ -257,6 +257,8 @@ class ModPdb(EarlyLines, ModuleStops, BreakCommands, SteppingPdb):
     def parseline(self, line: str) -> tuple[str | None, str | None, str]:
         typed = recognise(line, COMMANDS, self._is_bound) or self._recognise_pdbs(line)
         if typed is None:
+            if self.curframe is None and line.strip().endswith("?"):
+                return None, None, line.strip()  # pdbpp 0.12's `name?` looks into the frame
             return super().parseline(line)
         if typed.name is None or (
             typed.name in COMMANDS and COMMANDS[typed.name].is_python(typed.name, typed.argument)

@@ -302,7 +302,7 @@ print(sorted({each.kind() for each in graph.nodes()} - {"prim::GetAttr"}))
 """
     text = stops(script, "break-nan --grad")
     assert "['aten::linear', 'aten::relu']\n" in text
-    assert "there was none in 6 calls of 3 modules\n" in text  # torch runs the model once to check
+    assert "none was made in 6 calls of 3 modules\n" in text  # torch runs the model once to check
 
 
 def test_a_module_is_counted_once(stops) -> None:
@@ -313,4 +313,4 @@ breakpoint()
 net(torch.ones(1, 3))
 """
     text = stops(script, "c\nbreak-nan\nb @0\nb @1")
-    assert "there was none in 3 calls of 3 modules\n" in text
+    assert "none was made in 3 calls of 3 modules\n" in text

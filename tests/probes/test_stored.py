@@ -1,6 +1,5 @@
 """A tensor of a safetensors file by its header."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,11 +31,11 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     save_file({"w": torch.ones(2)}, path)
     (entry,) = read_header(path)
     with pytest.raises(CheckpointError, match="the header has no 'v'"):
-        stored_tensor(path, replace(entry, name="v", offset=None))
+        stored_tensor(path, entry._replace(name="v"))
     with pytest.raises(CheckpointError, match="the dtype f4, unknown here"):
-        stored_tensor(path, replace(entry, dtype="f4"))
+        stored_tensor(path, entry._replace(dtype="f4"))
     with pytest.raises(CheckpointError, match="No such file"):
         stored_tensor(tmp_path / "b.safetensors", entry)
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(CheckpointError, match="which is shorter than its header says"):
+    with pytest.raises(CheckpointError, match="lies at bytes 0 to 8 of the data, which has 4"):
         stored_tensor(path, entry)

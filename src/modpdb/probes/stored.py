@@ -43,7 +43,7 @@ def stored_tensor(path: Path, entry: TensorEntry) -> Any:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}") from None
     end = offset + elements * dtype.itemsize
-    if end > len(mapped):
+    if end > len(mapped):  # cut short since its header was read
         raise CheckpointError(
             f"{path}: {entry.name!r} ends at byte {end:,} of "
             f"{len(mapped):,} of the file, which is shorter than its header says"
