@@ -20,7 +20,7 @@ from modpdb.breakpoints.engine import debugger_at_work
 from modpdb.cli import Launch
 from modpdb.commands.tensor_breaks import never_met
 from modpdb.debugger import ModPdb
-from modpdb.own_code import is_ours
+from modpdb.own_code import strip_traceback
 from modpdb.plumbing import Plumbing
 from modpdb.presets import GENERIC, Preset, PresetError, preset_for, preset_named
 from modpdb.rcfile import read_rc_files
@@ -365,14 +365,14 @@ def _exited(debugger: ModPdb, error: SystemExit) -> int | str | None:
     if not isinstance(code, int):
         print(code, file=sys.stderr)
         code = 1
-    _strip(error)
+    strip_traceback(error)
     _post_mortem(debugger, error)
     return code
 
 
 def _failed(debugger: ModPdb, error: BaseException) -> int:
     """An uncaught exception: printed as Python prints it, then looked at."""
-    _strip(error)
+    strip_traceback(error)
     _print_exception(error)
     interrupted = isinstance(error, KeyboardInterrupt)
     if not interrupted or debugger.at_terminal():
@@ -394,18 +394,10 @@ def _post_mortem(debugger: ModPdb, error: BaseException) -> None:
         debugger.post_mortem(error)
 
 
-def _strip(error: BaseException) -> None:
-    """Take our own frames off the top of the traceback."""
-    tb = error.__traceback__
-    while tb is not None and is_ours(tb.tb_frame.f_code.co_filename):
-        tb = tb.tb_next
-    error.__traceback__ = tb
-
-
 def _print_exception(error: BaseException) -> None:
     """As Python prints an uncaught exception: by sys.excepthook, noted in sys.last_*."""
     if isinstance(error, SyntaxError):
-        _strip(error)
+        strip_traceback(error)
     sys.last_type, sys.last_value, sys.last_traceback = type(error), error, error.__traceback__
     sys.last_exc = error  # type: ignore[attr-defined]
     try:

@@ -21,7 +21,7 @@ from modpdb._pdbpp import pdbpp
 from modpdb.breakpoints.books import NamedBreakpoint, named_breakpoints
 from modpdb.commands.registry import UsageError
 from modpdb.debugger import ModPdb
-from modpdb.own_code import is_ours
+from modpdb.own_code import strip_traceback
 from modpdb.repairs import Quit
 
 Result = TypeVar("Result")
@@ -111,8 +111,7 @@ class InnerPdb(ModPdb):
     def look_at(self, error: Exception) -> None:
         """Say *error*, and open the prompt where it was raised."""
         self.error("".join(traceback.format_exception_only(error)).strip())
-        while error.__traceback__ is not None and is_ours(_file(error.__traceback__)):
-            error.__traceback__ = error.__traceback__.tb_next
+        strip_traceback(error)
         if error.__traceback__ is not None and not self.input_at_end():
             with contextlib.suppress(Quit):
                 self.post_mortem(error)
@@ -183,7 +182,3 @@ def run_from_prompt(outer: ModPdb, function: Callable[[InnerPdb], Result]) -> Re
         except Exception as error:
             inner.look_at(error)
             raise Left from error
-
-
-def _file(tb: types.TracebackType) -> str:
-    return tb.tb_frame.f_code.co_filename

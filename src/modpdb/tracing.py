@@ -355,13 +355,16 @@ class TracingPdb(Interrupts, LineBreaks, RepairedPdb):
             self.locator.close()
 
     def get_stack(self, f: types.FrameType | None, t: types.TracebackType | None) -> Any:
-        """pdbpp's stack without our own frames at its bottom; hf_unhide shows none of them."""
+        """pdbpp's stack without our own frames: those below the script's, and that of the handler
+        in which Ctrl-C has raised KeyboardInterrupt."""
         stack, index = super().get_stack(f, t)
-        own = sum(is_ours(frame.f_code.co_filename) for frame, _ in stack)
-        if own == len(stack):
+        theirs = [n for n, (frame, _) in enumerate(stack) if not is_ours(frame.f_code.co_filename)]
+        if not theirs:
             return stack, index
-        self.fullstack = self.fullstack[own:]
-        return stack[own:], max(0, index - own)
+        first, last = theirs[0], theirs[-1]
+        behind = len(stack) - 1 - last
+        self.fullstack = self.fullstack[first : len(self.fullstack) - behind]  # for hf_unhide
+        return stack[first : last + 1], min(max(0, index - first), last - first)
 
     def in_forked_child(self) -> bool:
         """A forked child has the breakpoints but nobody who types: it never stops."""

@@ -178,6 +178,23 @@ def test_ctrl_c_brings_the_prompt_up(terminal) -> None:
     assert t.status() == 1
 
 
+def test_a_second_ctrl_c_ends_what_waits(terminal, tmp_path: Path) -> None:
+    """In the script's frame, and without a frame of ours in the traceback."""
+    (tmp_path / "sleeps.py").write_text("import time\ntime.sleep(60)\n")
+    t = terminal("sleeps.py")
+    t.expect(PROMPT)
+    t.line("c")
+    time.sleep(0.5)
+    t.child.kill(signal.SIGINT)
+    t.expect("Ctrl-C again: KeyboardInterrupt there")
+    t.child.kill(signal.SIGINT)
+    said = t.expect(PROMPT)
+    assert "KeyboardInterrupt" in said and "interrupts.py" not in said
+    assert "sleeps.py" in said.rpartition("KeyboardInterrupt")[2]
+    t.line("q")
+    t.child.expect(pexpect.EOF)
+
+
 def test_ctrl_c_stops_a_long_command(terminal) -> None:
     t = terminal()
     t.expect(PROMPT)
