@@ -42,6 +42,9 @@ def isolated(
     yield
     sys.settrace(trace)
     bdb.Breakpoint.clearBreakpoints()
+    engine = sys.modules.get("modpdb.breakpoints.engine")
+    if engine is not None and engine.wiring.cache_info().currsize:
+        engine.wiring().forget_all()
     if pdbpp := sys.modules.get("pdbpp"):
         pdbpp.local.GLOBAL_PDB = None  # else the next instance made may be this test's
 

@@ -8,14 +8,15 @@ from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import Any
 
-import gguf
-import numpy as np
 import pytest
-import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 from modpdb import ModPdb
+
+torch = pytest.importorskip("torch")
+np = pytest.importorskip("numpy")
+gguf = pytest.importorskip("gguf")
+safe_open = pytest.importorskip("safetensors").safe_open
+save_file = pytest.importorskip("safetensors.torch").save_file
 
 MARKUP = "layers.0.[bold]\x1b[31mred[/bold].weight"
 

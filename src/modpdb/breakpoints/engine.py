@@ -303,16 +303,21 @@ class Wiring:
         """*code* is about to run as it is."""
         self.tracer.start()
 
-    def after_fork(self) -> None:
-        """In a forked child: ring no more."""
+    def forget_all(self) -> None:
+        """Nobody waits any more, and no debugger is at work."""
         _at_work.clear()
-        _ringing.clear()
-        _resting.clear()
         self._begins.clear()
         for place in self.places():
-            place.entry, place.lines, place.exit = (), {}, ()
-            self.changed(place)
+            if place.is_watched():
+                place.entry, place.lines, place.exit = (), {}, ()
+                self.changed(place)
         self.tracer.trace_only({})
+
+    def after_fork(self) -> None:
+        """In a forked child: ring no more."""
+        _ringing.clear()
+        _resting.clear()
+        self.forget_all()
 
 
 @functools.cache
