@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modpdb.breakpoints.locations import Spec
 from modpdb.commands.registry import Arguments, UsageError, command
 from modpdb.commands.targets import complete_paths, matches
 from modpdb.probes._torch import torch_or_none
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 _KEPT = 8  # recordings in memory
 _SUFFIX = ".safetensors"
-_MODULE_CALL = Spec("torch.nn.modules.module", "Module._wrapped_call_impl")
 
 
 @dataclass(slots=True)
@@ -50,10 +48,12 @@ class _Running:
         if torch_or_none() is not None:
             self.recorder.start()
             return
+        from modpdb.commands.module_calls import MODULE_CALL
+
         self.waits = True
         self.searches.append(
             self.dbg.locator.search(
-                _MODULE_CALL, lambda code: self.dbg.engine.watch(code, self._called)
+                MODULE_CALL, lambda code: self.dbg.engine.watch(code, self._called)
             )
         )
 

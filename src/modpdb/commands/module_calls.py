@@ -12,10 +12,10 @@ import types
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from modpdb.breakpoints.engine import Engine
-from modpdb.breakpoints.locations import Locator, Search
+from modpdb.breakpoints.locations import Locator, Search, Spec
 from modpdb.probes._torch import uncompiled
 from modpdb.probes.forwards import INSIDE_COMPILED, Dispatches, Forwards
 from modpdb.probes.module_paths import ModulePaths, model_of
@@ -23,6 +23,8 @@ from modpdb.probes.module_state import is_module, named_modules
 
 _MODULE = "torch.nn.modules.module"
 _CALL = "_wrapped_call_impl"
+MODULE_CALL = Spec(_MODULE, f"Module.{_CALL}")
+"""The place of ``nn.Module.__call__``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +50,6 @@ class Waiter(Protocol):
 
     def entered(self, frame: types.FrameType) -> bool:
         """The forward of one of them is entered: whether to stop there. Must not raise."""
-
-
-class ModuleCall:
-    """The place of ``nn.Module.__call__``."""
-
-    of_functions: ClassVar[bool] = True
-    last: ClassVar[str] = _CALL
-
-    def matches(self, module: str, code: types.CodeType) -> bool:
-        return module == _MODULE and code.co_qualname == f"Module.{_CALL}"
-
-    def stops_in(self, code: types.CodeType) -> Iterator[tuple[types.CodeType, int | None]]:
-        yield code, None
-
-    def missing(self) -> str:
-        return "no torch.nn was loaded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +157,7 @@ class ModuleCalls:
     def _watch_calls(self) -> None:
         if self._search is None:
             self._search = self._locator.search(
-                ModuleCall(), lambda code: self._engine.watch(code, self._called)
+                MODULE_CALL, lambda code: self._engine.watch(code, self._called)
             )
 
     def _watch(self, code: types.CodeType) -> types.CodeType:
