@@ -74,16 +74,8 @@ class TracingPdb(Interrupts, LineBreaks, RepairedPdb):
 
     def stop_now(self, frame: types.FrameType) -> None:
         """Stop in *frame*, whose line event this is."""
-        self._set_stopinfo(None, None)
-        if self.botframe is None:
-            self.botframe = _bottom(frame)
-        self._untraced = True
-        try:
+        with self._stopping_in(frame):
             super().user_line(frame)
-        finally:
-            self._untraced = False
-        if self.quitting:
-            self._leave()
 
     def wake_at_return(self, frame: types.FrameType) -> None:
         """Stop at the return event of *frame*, which is about to come."""
@@ -92,16 +84,26 @@ class TracingPdb(Interrupts, LineBreaks, RepairedPdb):
 
     def stop_at_return(self, frame: types.FrameType, value: object) -> None:
         """Stop in *frame*, which returns *value* now."""
+        with self._stopping_in(frame):
+            self.frame_returning = frame
+            try:
+                self.user_return(frame, value)
+            finally:
+                self.frame_returning = None
+            if self.stopframe is frame and self.stoplineno != -1:
+                self._set_stopinfo(None, None)  # `n` or `unt`, as bdb's dispatch_return has it
+
+    @contextlib.contextmanager
+    def _stopping_in(self, frame: types.FrameType) -> Iterator[None]:
+        """For a stop that no trace function makes."""
         self._set_stopinfo(None, None)
         if self.botframe is None:
             self.botframe = _bottom(frame)
-        self._untraced, self.frame_returning = True, frame
+        self._untraced = True
         try:
-            self.user_return(frame, value)
+            yield
         finally:
-            self._untraced, self.frame_returning = False, None
-        if self.stopframe is frame and self.stoplineno != -1:
-            self._set_stopinfo(None, None)  # `n` or `unt`, as bdb's dispatch_return has it
+            self._untraced = False
         if self.quitting:
             self._leave()
 

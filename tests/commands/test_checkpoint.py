@@ -1,6 +1,5 @@
 """ckpt, hparams and gguf as they are typed: on files, on what frames hold, on a small converter."""
 
-import io
 import json
 import sys
 from collections.abc import Callable
@@ -9,8 +8,7 @@ from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
-
-from modpdb import ModPdb
+from at_prompt import Prompt
 
 torch = pytest.importorskip("torch")
 np = pytest.importorskip("numpy")
@@ -24,20 +22,6 @@ MARKUP = "layers.0.[bold]\x1b[31mred[/bold].weight"
 @pytest.fixture(autouse=True)
 def wide(isolated: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "300")  # the paths of tests are long
-
-
-class Prompt:
-    """The prompt at a frame, or before the first stop."""
-
-    def __init__(self, frame: FrameType | None = None) -> None:
-        self.dbg = ModPdb(stdin=io.StringIO(), stdout=io.StringIO(), nosigint=True, readrc=False)
-        if frame is not None:
-            self.dbg.setup(frame, None)
-
-    def __call__(self, line: str) -> str:
-        self.dbg.stdout = io.StringIO()
-        self.dbg.onecmd(self.dbg.precmd(line))
-        return self.dbg.stdout.getvalue().rstrip("\n")
 
 
 @pytest.fixture

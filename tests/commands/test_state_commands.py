@@ -1,6 +1,5 @@
 """`state`, `state against`, `skeleton` and `modules --skeleton` as they are typed."""
 
-import io
 import os
 import sys
 from pathlib import Path
@@ -8,10 +7,10 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from at_prompt import Prompt
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 
-from modpdb import ModPdb
 from modpdb.prompt.completion import PromptCompleter
 
 torch = pytest.importorskip("torch")
@@ -36,20 +35,6 @@ class Model(nn.Module):
 
     def stop(self, *args: object) -> FrameType:
         return sys._getframe()
-
-
-class Prompt:
-    """The prompt at *frame*."""
-
-    def __init__(self, frame: FrameType) -> None:
-        self.dbg = ModPdb(stdin=io.StringIO(), stdout=io.StringIO(), nosigint=True, readrc=False)
-        self.dbg.setup(frame, None)
-
-    def __call__(self, line: str) -> str:
-        """What *line* prints."""
-        self.dbg.stdout = io.StringIO()
-        self.dbg.onecmd(self.dbg.precmd(line))
-        return self.dbg.stdout.getvalue().rstrip("\n")
 
 
 @pytest.fixture

@@ -1,13 +1,11 @@
 """What a command is about: which modules, which layer, which input; and that looking leaves no trace."""
 
-import io
 import sys
 from types import FrameType
 from typing import Any
 
 import pytest
-
-from modpdb import ModPdb
+from at_prompt import Prompt
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -40,20 +38,6 @@ class Owner:
 
     def stop(self) -> FrameType:
         return sys._getframe()
-
-
-class Prompt:
-    """The prompt at *frame*."""
-
-    def __init__(self, frame: FrameType) -> None:
-        self.dbg = ModPdb(stdin=io.StringIO(), stdout=io.StringIO(), nosigint=True, readrc=False)
-        self.dbg.setup(frame, None)
-
-    def __call__(self, line: str) -> str:
-        """What *line* prints."""
-        self.dbg.stdout = io.StringIO()
-        self.dbg.onecmd(self.dbg.precmd(line))
-        return self.dbg.stdout.getvalue().rstrip("\n")
 
 
 @pytest.fixture

@@ -9,24 +9,17 @@ from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import Any
 
+import at_prompt
 import pytest
-
-from modpdb import ModPdb
 
 torch = pytest.importorskip("torch")
 
 
-class Prompt:
+class Prompt(at_prompt.Prompt):
     """The prompt in a frame that has *variables*."""
 
     def __init__(self, **variables: Any) -> None:
-        self.dbg = ModPdb(stdin=io.StringIO(), stdout=io.StringIO(), nosigint=True, readrc=False)
-        self.dbg.setup(frame_with(**variables), None)
-
-    def __call__(self, line: str) -> str:
-        self.dbg.stdout = io.StringIO()
-        self.dbg.onecmd(self.dbg.precmd(line))
-        return self.dbg.stdout.getvalue().rstrip("\n")
+        super().__init__(frame_with(**variables))
 
 
 def frame_with(**variables: Any) -> FrameType:

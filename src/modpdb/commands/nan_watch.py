@@ -13,6 +13,7 @@ from modpdb.commands.nan_breaks import NanBreakpoint
 from modpdb.probes._static import instance_dict
 from modpdb.probes._torch import torch_or_none
 from modpdb.probes.bad_values import BadValues
+from modpdb.probes.forwards import is_container
 from modpdb.probes.gradients import GradientHooks, Role
 from modpdb.probes.module_state import entries
 from modpdb.probes.running_calls import still_run
@@ -103,7 +104,11 @@ class NanWaiter:
             self._engine.watch_return(each.code, self.returned)
         wants = self._breakpoint.spec.wants
         meant = [each.module for each in seen if any(map(wants, each.paths))]
-        unseen = ((each.paths[0], each.problem) for each in met if is_called(each))
+        unseen = (
+            (each.paths[0], each.problem)
+            for each in met
+            if each.code is None and not is_container(each.problem)
+        )
         for said in self._breakpoint.learned(meant, unseen):
             self._note(said)
 
@@ -247,8 +252,3 @@ def outside_torch(frame: types.FrameType | None) -> types.FrameType | None:
     while frame is not None and str(frame.f_globals.get("__name__")).startswith("torch."):
         frame = frame.f_back
     return frame
-
-
-def is_called(met: Met) -> bool:
-    """Whether *met* cannot be looked at and is no mere container."""
-    return met.code is None and not met.problem.endswith("no forward to be called")

@@ -18,9 +18,15 @@ Dispatches = Callable[[types.FunctionType], bool]
 _COMPILED = 'is compiled: torch.compiler.set_stance("force_eager") lets Python run its forward'
 INSIDE_COMPILED = f"is inside a module that {_COMPILED}"
 """Why a module cannot stop that is called by a compiled one."""
+_NOBODY_CALLS = "which has no forward to be called"
 _MISSING = object()
 _FUNC: Any = functools.partial.__dict__["func"]
 _DEEPEST = 50  # wrappers around each other: a chain may lead back to itself
+
+
+def is_container(problem: str) -> bool:
+    """Whether that is the problem of a module which nobody calls, as a ModuleList."""
+    return problem.endswith(_NOBODY_CALLS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,7 @@ class Forwards:
         if code is None:
             return Forward(None, f"has no forward in Python: it is a {class_name(type(value))}")
         if code.co_name == "_forward_unimplemented":
-            return Forward(None, f"is a {described.name}, which has no forward to be called")
+            return Forward(None, f"is a {described.name}, {_NOBODY_CALLS}")
         return Forward(code)
 
     def is_compiled(self, module: Any) -> bool:

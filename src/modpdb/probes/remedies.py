@@ -61,14 +61,9 @@ def _elsewhere(each: Untracked) -> Remedy:
 
 
 def _attribute(each: Untracked) -> str:
-    name = each.attribute
-    if each.what == "module":
-        return f'self.add_module("{name}", …)'
-    if each.what == "parameter":
-        return f'self.register_parameter("{name}", …)'
     if each.what == "trained tensor":
-        return f"self.{name} = nn.Parameter(…)"
-    return f'self.register_buffer("{name}", …{_persistence(name)})'
+        return f"self.{each.attribute} = nn.Parameter(…)"
+    return _registering(each, each.attribute)
 
 
 def _container(each: Untracked) -> str:
@@ -85,7 +80,10 @@ def _container(each: Untracked) -> str:
 
 def _alone(each: Untracked) -> str:
     words = re.sub(r"\W+", "_", "".join(each.inside)).strip("_")
-    name = f"{each.attribute}_{words}"
+    return _registering(each, f"{each.attribute}_{words}")
+
+
+def _registering(each: Untracked, name: str) -> str:
     if each.what == "module":
         return f'self.add_module("{name}", …)'
     if each.what == "parameter":

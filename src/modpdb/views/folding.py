@@ -124,8 +124,8 @@ def by_block(
     where that is all of a line, or one line's alone."""
     blocks: dict[tuple[str, int], list[tuple[str, list[Member], Alike]]] = {}
     for line in lines:
-        end = line[0].rfind("}.")
-        place = (line[0][: end + 1], len(line[1])) if end >= 0 else (line[0], -1)
+        block = _block(line[0])
+        place = (block, len(line[1])) if block else (line[0], -1)
         blocks.setdefault(place, []).append(line)
     return [
         (block if times >= 0 and len(inside) > 1 else "", inside)

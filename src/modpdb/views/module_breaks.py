@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from modpdb.probes.forwards import is_container
 from modpdb.views.folding import folded
 from modpdb.views.grid import Grid
 from modpdb.views.text import plural, printable
@@ -58,17 +59,13 @@ def in_words(rows: Sequence[StopRow]) -> str:
 def _problems(rows: Sequence[StopRow], alone: bool) -> list[RenderableType]:
     """Why modules cannot stop, those with one reason as one; containers, which nobody calls, are
     spoken of only where there is nothing else."""
-    told = [row for row in rows if row.problem and (alone or not _is_container(row))]
+    told = [row for row in rows if row.problem and (alone or not is_container(row.problem))]
     lines = folded((row.path, row.problem) for row in told)
     cells = [
         (Text(f"{_INDENT}{printable(path or 'the whole model')}"), Text(problem, "yellow"))
         for path, _, problem in lines[:_SHOWN]
     ]
     return [Grid(cells, wrap=0), *_rest(len(lines))] if cells else []
-
-
-def _is_container(row: StopRow) -> bool:
-    return row.problem.endswith("no forward to be called")
 
 
 def _rest(lines: int) -> list[RenderableType]:
