@@ -30,6 +30,22 @@ ATTENTION_GAIN = 20.0
 NORM_SPREAD = 0.3
 """Standard deviation of norm weights about what a fresh model has."""
 
+TINY = {
+    "num_hidden_layers": 4,
+    "hidden_size": 64,
+    "intermediate_size": 160,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": VOCABULARY,
+}
+# By the name of transformers' class, and the numbers of its config.
+CLASSES = {
+    "gemma3": ("Gemma3ForCausalLM", "Gemma3TextConfig"),
+    "llama": ("LlamaForCausalLM", "LlamaConfig"),
+    "qwen2": ("Qwen2ForCausalLM", "Qwen2Config"),
+    "mixtral": ("MixtralForCausalLM", "MixtralConfig"),
+    "phi3": ("Phi3ForCausalLM", "Phi3Config"),
+}
 SIZES: dict[str, dict[str, dict[str, Any]]] = {
     "gemma3": {
         "tiny": {
@@ -53,16 +69,16 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = {
             "vocab_size": 74_752,
         },
     },
-    "llama": {
-        "tiny": {
-            "num_hidden_layers": 4,
-            "hidden_size": 64,
-            "intermediate_size": 160,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "vocab_size": VOCABULARY,
-        },
+    "llama": {"tiny": TINY},
+    # Biases on q, k and v, and NeoX RoPE: rows must not be permuted.
+    "qwen2": {"tiny": TINY | {"tie_word_embeddings": True}},
+    # Experts of their own in the checkpoint, stacked in the GGUF file. Conversion scripts of 2025
+    # fail at the head_dim of null that transformers would write.
+    "mixtral": {
+        "tiny": TINY | {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 16},
     },
+    # q, k and v in one weight, gate and up in another.
+    "phi3": {"tiny": TINY},
 }
 
 
@@ -104,31 +120,29 @@ def say(message: str) -> None:
 def build(recipe: Recipe) -> Any:
     """The model with its weights, in float32 on the CPU; the caller's RNG state stays as it was."""
     import torch
-    from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM
+    import transformers
 
     config = recipe.sizes() | {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        model: Any
         if recipe.model == "gemma3":
             # llama.cpp scales by 1/sqrt(head_dim) in small models, whatever the config says.
             config["query_pre_attn_scalar"] = config["head_dim"]
-            model = Gemma3ForCausalLM(Gemma3TextConfig(**config))
-        else:
-            model = LlamaForCausalLM(LlamaConfig(**config))
+        model_class, config_class = (getattr(transformers, name) for name in CLASSES[recipe.model])
+        model = model_class(config_class(**config))
         make_errors_visible(model)
     return model
 
 
 def make_errors_visible(model: Any) -> None:
-    """Random norms and sharp attention, in place: see the top of this file."""
+    """Random norms and biases, and sharp attention, in place: see the top of this file."""
     import torch
 
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            if name.endswith(("q_proj.weight", "k_proj.weight")):
+            if name.endswith(("q_proj.weight", "k_proj.weight", "qkv_proj.weight")):
                 weight.mul_(ATTENTION_GAIN)
-            elif name.endswith("norm.weight"):
+            elif name.endswith((".bias", "norm.weight")):
                 weight.add_(torch.randn_like(weight), alpha=NORM_SPREAD)
 
 

@@ -16,6 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ROOT / "scripts"
 sys.path.insert(0, str(SCRIPTS))  # test_scripts.py imports them as modules
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # for derived.py
 # Made by users for their own sessions; each of them changes what modpdb does or prints.
 USER_VARIABLES = ("NO_COLOR", "FORCE_COLOR", "PYTHONBREAKPOINT", "MODPDB_DEBUG")
 
@@ -132,3 +133,21 @@ def gemma3_checkpoint() -> Path:
 def llama_checkpoint() -> Path:
     """A tiny Llama of four layers with two heads to a key, in bf16; not to be written to."""
     return path_printed_by("make_checkpoint.py", "llama")
+
+
+@pytest.fixture(scope="session")
+def qwen2_checkpoint() -> Path:
+    """A tiny Qwen 2 of four layers in bf16, its embeddings tied; not to be written to."""
+    return path_printed_by("make_checkpoint.py", "qwen2")
+
+
+@pytest.fixture(scope="session")
+def mixtral_checkpoint() -> Path:
+    """A tiny Mixtral of four layers with four experts each, in bf16; not to be written to."""
+    return path_printed_by("make_checkpoint.py", "mixtral")
+
+
+@pytest.fixture(scope="session")
+def phi3_checkpoint() -> Path:
+    """A tiny Phi 3 of four layers, q, k and v in one weight, in bf16; not to be written to."""
+    return path_printed_by("make_checkpoint.py", "phi3")

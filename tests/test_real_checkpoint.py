@@ -1,11 +1,12 @@
 """ckpt, hparams and gguf in the real conversions, which they leave as they are."""
 
 import hashlib
-import json
 import re
 from pathlib import Path
 
 import pytest
+
+from derived import lora_adapter
 
 pytestmark = pytest.mark.conversion
 
@@ -56,62 +57,38 @@ def test_at_each_stage(modpdb_run, plain_run, tree: Path, llama_checkpoint, tmp_
 
 
 def test_a_lora_adapter(modpdb_run, tree: Path, llama_checkpoint, tmp_path) -> None:
-    torch = pytest.importorskip("torch")
-    from safetensors.torch import save_file
-
-    names = [f"base_model.model.model.layers.{n}.self_attn.q_proj.lora_" for n in range(2)]
-    tensors = {f"{name}A.weight": torch.ones(4, 64) for name in names}
-    tensors |= {f"{name}B.weight": torch.ones(64, 4) for name in names}
-    save_file(tensors, tmp_path / "adapter_model.safetensors")
-    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": 8}))
+    pytest.importorskip("torch")
+    lora_adapter(tmp_path / "adapter", {"self_attn.q_proj": (64, 64)})
     script = tree / "convert_lora_to_gguf.py"
-    line = [script, tmp_path, "--base", llama_checkpoint, "--outfile", tmp_path / "o.gguf"]
-    typed = f"ckpt\nstage map\nckpt\nstage write\nckpt\ngguf\nckpt {tmp_path}\nc\n"
+    line = [
+        script,
+        tmp_path / "adapter",
+        "--base",
+        llama_checkpoint,
+        "--outfile",
+        tmp_path / "o.gguf",
+    ]
+    typed = f"ckpt\nstage map\nckpt\nstage write\nckpt\ngguf\nckpt {tmp_path}/adapter\nc\n"
     done = modpdb_run(["--stop=tensors", *line], typed)
     assert done.returncode == 0, done.stderr
     assert "LoraModel → LLAMA\n4 tensors" in done.stdout
     assert done.stdout.count("\nat hand  base_model") == 2  # both halves
     assert "4 of 4 read · 4 in the name map · the writer holds 4 tensors" in done.stdout
     assert re.search(r"attn_q\.weight\.lora_a +f32", done.stdout) and "'adapter'" in done.stdout
-    assert f"adapter_model.safetensors in {tmp_path}" in " ".join(done.stdout.split())
-
-
-@pytest.fixture
-def mixtral(llama_checkpoint: Path, tmp_path: Path) -> Path:
-    """The tiny Llama's attention with four experts in place of each MLP."""
-    torch = pytest.importorskip("torch")
-    from safetensors.torch import load_file, save_file
-
-    folder = tmp_path / "mixtral"
-    folder.mkdir()
-    config = json.loads((llama_checkpoint / "config.json").read_text())
-    config |= {"architectures": ["MixtralForCausalLM"], "num_local_experts": 4}
-    config |= {"num_experts_per_tok": 2, "num_hidden_layers": 2, "model_type": "mixtral"}
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "tokenizer.model").write_bytes((llama_checkpoint / "tokenizer.model").read_bytes())
-    old = load_file(llama_checkpoint / "model.safetensors")
-    kept = {k: v for k, v in old.items() if ".mlp." not in k and not re.search(r"layers\.[23]", k)}
-    for layer in range(2):
-        moe = f"model.layers.{layer}.block_sparse_moe"
-        kept[f"{moe}.gate.weight"] = torch.randn(4, 64)
-        for expert in range(4):
-            for name, shape in (("w1", (160, 64)), ("w2", (64, 160)), ("w3", (160, 64))):
-                kept[f"{moe}.experts.{expert}.{name}.weight"] = torch.randn(shape)
-    save_file(kept, folder / "model.safetensors", {"format": "pt"})
-    return folder
+    assert f"adapter_model.safetensors in {tmp_path}/adapter" in " ".join(done.stdout.split())
 
 
 def test_stacked_experts_are_read_and_not_held_by_name(
-    modpdb_run, tree: Path, mixtral: Path, tmp_path
+    modpdb_run, tree: Path, mixtral_checkpoint, tmp_path
 ) -> None:
     done = modpdb_run(
-        ["--stop=params", *convert(tree, mixtral, tmp_path / "o.gguf", "f16")],
+        ["--stop=params", *convert(tree, mixtral_checkpoint, tmp_path / "o.gguf", "f16")],
         "ckpt\ngguf tensors *exps*\nc\n",
         env={"COLUMNS": "120"},
     )
     assert done.returncode == 0, done.stderr
-    assert "41 of 41 read" in done.stdout and "tensors have been converted" not in done.stdout
-    assert re.search(r"experts\.\{0…3\} +8 × each", done.stdout)
-    assert len(re.findall(r"\nread +  w\d\.weight +f32", done.stdout)) == 3
+    assert "79 of 79 read" in done.stdout and "tensors have been converted" not in done.stdout
+    assert re.search(r"experts\.\{0…3\} +16 × each", done.stdout)
+    assert len(re.findall(r"\nread +  w\d\.weight +bf16", done.stdout)) == 3
     assert re.search(r"\nheld +model\.embed_tokens\.weight +bf16", done.stdout)
     assert re.search(r"ffn_down_exps\.weight +f16 +\[160, 64, 4\]", done.stdout)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from derived import lora_adapter
+
 pytestmark = pytest.mark.conversion
 
 SCENARIO = """\
@@ -236,21 +238,9 @@ def test_post_mortem_in_the_converter(modpdb_run, llama_cpp, gemma3_checkpoint, 
 @pytest.fixture
 def adapter(tmp_path: Path) -> Path:
     """A LoRA adapter for the tiny Llama's q_proj and v_proj."""
-    torch = pytest.importorskip("torch")
-    from safetensors.torch import save_file
-
-    folder = tmp_path / "adapter"
-    folder.mkdir()
-    torch.manual_seed(0)
-    tensors = {}
-    for layer in range(2):
-        for module, rows in (("q_proj", 64), ("v_proj", 32)):
-            prefix = f"base_model.model.model.layers.{layer}.self_attn.{module}"
-            tensors[f"{prefix}.lora_A.weight"] = torch.randn(4, 64)
-            tensors[f"{prefix}.lora_B.weight"] = torch.randn(rows, 4)
-    save_file(tensors, folder / "adapter_model.safetensors")
-    (folder / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": 8}))
-    return folder
+    pytest.importorskip("torch")
+    modules = {"self_attn.q_proj": (64, 64), "self_attn.v_proj": (32, 64)}
+    return lora_adapter(tmp_path / "adapter", modules)
 
 
 def test_lora(modpdb_run, plain_run, tree: Path, llama_checkpoint, adapter, tmp_path) -> None:
