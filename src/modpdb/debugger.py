@@ -300,8 +300,7 @@ class ModPdb(EarlyLines, ModuleStops, BreakCommands, SteppingPdb):
     def __getattr__(self, name: str) -> Any:
         # Commands are not methods: dir(), and with it completion, would show do_linear_path too.
         if name.startswith("do_") and name[3:] in COMMANDS:
-            entry = COMMANDS[name[3:]]
-            return lambda argument: self._run_command(name[3:], entry, argument)
+            return lambda argument: self._run_command(name[3:], COMMANDS[name[3:]], argument)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def _run_command(self, name: str, entry: Command, text: str) -> bool:

@@ -67,7 +67,7 @@ class EarlyLines:
 
     def _frameless(self, line: str) -> bool:
         name = self.parseline(line)[0]
-        if name in COMMANDS:
+        if name is not None and name in COMMANDS:
             return not COMMANDS[name].needs_frame
         return name in _FRAMELESS
 

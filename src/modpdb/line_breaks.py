@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from modpdb.breakpoints.books import reached_line
 from modpdb.breakpoints.engine import Engine
-from modpdb.breakpoints.locations import LineSearch, Locator
+from modpdb.breakpoints.locator import LineSearch, Locator
 
 
 class LineBreaks:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from modpdb.breakpoints.engine import Engine, is_ringing
-from modpdb.breakpoints.locations import Locator
+from modpdb.breakpoints.locator import Locator
 from modpdb.breakpoints.uncompiled import keep_uncompiled
 from modpdb.interrupts import Interrupts
 from modpdb.line_breaks import LineBreaks

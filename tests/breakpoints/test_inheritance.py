@@ -18,7 +18,8 @@ from modpdb.breakpoints.class_statements import base_names, is_static
 from modpdb.breakpoints.engine import Wiring
 from modpdb.breakpoints.inheritance import inherited
 from modpdb.breakpoints.lines import walk
-from modpdb.breakpoints.locations import Locator, Spec
+from modpdb.breakpoints.locations import Spec
+from modpdb.breakpoints.locator import Locator
 from modpdb.breakpoints.placement import Placement
 
 

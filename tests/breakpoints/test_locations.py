@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from modpdb.breakpoints.engine import Wiring
+from modpdb.breakpoints.imports import watch_imports
 from modpdb.breakpoints.lines import walk
 from modpdb.breakpoints.loaded import function_code
-from modpdb.breakpoints.locations import FileLine, Locator, Spec, watch_imports
+from modpdb.breakpoints.locations import FileLine, Spec
+from modpdb.breakpoints.locator import Locator
 
 SOURCE = textwrap.dedent("""\
     def top():
@@ -96,12 +98,63 @@ def test_found_before_a_module_runs(module: str) -> None:
     assert loaded.__spec__.loader.__class__ is importlib.machinery.SourceFileLoader
 
 
+ODD_NAMES = """
+def größe(): ...
+ℌ = lambda: 0
+def ℜ(): ...
+class Own:
+    def __secret(self): ...
+"""
+
+
+@pytest.mark.parametrize("written", [True, False], ids=["as source", "as a cached file"])
+def test_what_a_module_is_made_of_hides_no_name(tmp_path, monkeypatch, written: bool) -> None:
+    """A module in whose bytes no name stands is not looked through: names may be written in other
+    ways there."""
+    (tmp_path / "odd_names.py").write_text(ODD_NAMES, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", written)
+    importlib.invalidate_caches()
+    if not written:
+        importlib.import_module("odd_names")
+    for name in ("größe", "R", "<lambda>", "Own.__secret", "*.__secret", "gr*"):
+        sys.modules.pop("odd_names", None)
+        locator = Locator(Wiring(), os.path.abspath)
+        found: list[str] = []
+        locator.search(
+            Spec.parse(f"odd_names:{name}"), lambda code, f=found: f.append(code.co_name)
+        )
+        found.clear()  # of the module before, whose functions still exist
+        importlib.import_module("odd_names")
+        locator.close()
+        assert len(found) == 1, name
+    assert (tmp_path / "__pycache__").exists() is not written
+    sys.modules.pop("odd_names", None)
+
+
+@pytest.mark.parametrize(
+    ("spec", "package", "may"),
+    [
+        ("f", "torch", True),
+        ("torch:f", "torch", True),
+        ("torch.nn.*:f", "torch", True),
+        ("torch.nn:f", "torchvision", False),
+        ("t*:f", "torchvision", True),
+        ("*.nn:f", "torch", True),
+        ("torch.f", "numpy", True),  # a class called torch, for all that is known
+    ],
+)
+def test_in_which_packages_a_place_may_be(spec: str, package: str, may: bool) -> None:
+    assert Spec.parse(spec).may_be_in_package(package) is may
+
+
 def test_watching_leaves_the_loader_as_it_was(plain_run) -> None:
     program = """
 from importlib.machinery import SourceFileLoader as loader
 from os.path import abspath
 from modpdb.breakpoints.engine import Wiring
-from modpdb.breakpoints.locations import Locator, Spec
+from modpdb.breakpoints.locations import Spec
+from modpdb.breakpoints.locator import Locator
 before = dict(vars(loader)), loader.get_code
 one, two = Locator(Wiring(), abspath), Locator(Wiring(), abspath)
 searches = [one.search(Spec.parse("a"), print), two.search(Spec.parse("b"), print)]
@@ -168,7 +221,7 @@ def test_a_failed_import_has_the_traceback_it_would_have(tmp_path, monkeypatch) 
         return [line for line in text.splitlines() if line.startswith("  File")]
 
     plain = attempt()
-    undo = watch_imports(lambda name, code: None)
+    undo = watch_imports(lambda name, code, data: None)
     try:
         watched = attempt()
     finally:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from modpdb.commands.registry import Command, UsageError
+from modpdb.commands.registry import _OWN, COMMANDS, Command, UsageError, load_commands
 
 MODULES = Command(
     "modules", lambda dbg, arguments: None, options={"-d": "N", "-t": "TYPE", "--unfold": ""}
@@ -36,3 +36,13 @@ def test_a_number_is_checked() -> None:
 
 def test_a_negative_number_is_no_option() -> None:
     assert MODULES.parse("-1 + x").target == "-1 + x"
+
+
+def test_each_module_registers_what_it_is_said_to() -> None:
+    load_commands()
+    for module, names in _OWN.items():
+        for name in names:
+            command = COMMANDS[name]
+            assert command.function.__module__ == f"modpdb.commands.{module}"
+            assert name in (command.name, *command.aliases)
+        assert set(names) == {n for name in names for n in (name, *COMMANDS[name].aliases)}

@@ -18,7 +18,8 @@ from modpdb.breakpoints.loaded import (
     mro,
     qualname,
 )
-from modpdb.breakpoints.locations import Locator, Search, Spec, is_function
+from modpdb.breakpoints.locations import Spec, is_function
+from modpdb.breakpoints.locator import Locator, Search
 
 _MODULE_BODY = "<module>"
 
@@ -33,6 +34,9 @@ class ClassBody:
     @property
     def last(self) -> str | None:
         return self.method.name.split(".")[-2]
+
+    def may_be_in_package(self, package: str) -> bool:
+        return self.method.may_be_in_package(package)
 
     def matches(self, module: str, code: types.CodeType) -> bool:
         if is_function(code) or code.co_name == _MODULE_BODY:

@@ -8,7 +8,8 @@ from typing import Protocol
 
 from modpdb.breakpoints.books import NamedBreakpoint, Spot
 from modpdb.breakpoints.inheritance import Inheritance, may_inherit
-from modpdb.breakpoints.locations import Locator, Spec
+from modpdb.breakpoints.locations import Spec
+from modpdb.breakpoints.locator import Locator
 
 Reached = Callable[[types.FrameType], bool]
 Stops = Callable[[NamedBreakpoint, types.FrameType, str | None], bool]

@@ -31,7 +31,7 @@ from modpdb.views.text import printable
 
 if TYPE_CHECKING:
     from modpdb.breakpoints.engine import Engine
-    from modpdb.breakpoints.locations import Locator
+    from modpdb.breakpoints.locator import Locator
 
 SetAt = Callable[[str, bool, str | None], None]
 """Sets a breakpoint at a place as typed, temporary or not, with a condition."""

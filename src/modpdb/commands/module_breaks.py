@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from modpdb.breakpoints.books import NamedBreakpoint, Spot
+from modpdb.breakpoints.locations import ByNoName
 from modpdb.breakpoints.near_misses import nearest_names
 from modpdb.commands.registry import Arguments, UsageError, command
 from modpdb.commands.targets import matches, models_in_reach
@@ -102,21 +103,13 @@ def break_at_module(dbg: ModPdb, glob: str, temporary: bool, condition: str | No
 
 
 @dataclass(frozen=True)
-class ModulesAt:
+class ModulesAt(ByNoName):
     """The modules whose paths are meant by a glob."""
 
     glob: str
-    of_functions: ClassVar[bool] = False
-    last: ClassVar[None] = None
 
     def __str__(self) -> str:
         return f"@{self.glob}"
-
-    def matches(self, module: str, code: types.CodeType) -> bool:
-        return False  # which code it is depends on the models, not on names
-
-    def stops_in(self, code: types.CodeType) -> Iterator[tuple[types.CodeType, int | None]]:
-        return iter(())
 
     def missing(self) -> str:
         return "no module of that path came"

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from modpdb.breakpoints.engine import Engine
-from modpdb.breakpoints.locations import Locator, Search, Spec
+from modpdb.breakpoints.locations import Spec
+from modpdb.breakpoints.locator import Locator, Search
 from modpdb.probes._torch import uncompiled
 from modpdb.probes.forwards import INSIDE_COMPILED, Dispatches, Forwards
 from modpdb.probes.module_paths import ModulePaths, model_of

@@ -14,7 +14,7 @@ from modpdb.views.text import printable
 
 if TYPE_CHECKING:
     from modpdb.breakpoints.engine import Engine
-    from modpdb.breakpoints.locations import Locator
+    from modpdb.breakpoints.locator import Locator
     from modpdb.commands.module_calls import ModuleCalls, Waiter
     from modpdb.plumbing import Plumbing
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import types
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from modpdb.breakpoints.books import NamedBreakpoint
+from modpdb.breakpoints.locations import ByNoName
 from modpdb.commands.module_breaks import complete_model_paths
 from modpdb.commands.registry import Arguments, UsageError, command
 from modpdb.commands.targets import matches, models_in_reach
@@ -41,13 +41,11 @@ def break_nan(dbg: ModPdb, arguments: Arguments) -> None:
 
 
 @dataclass(frozen=True)
-class BadValuesAt:
+class BadValuesAt(ByNoName):
     """NaN and Inf out of the modules whose paths are meant by a glob."""
 
     glob: str
     grad: bool
-    of_functions: ClassVar[bool] = False
-    last: ClassVar[None] = None
 
     def __str__(self) -> str:
         what = "NaN or Inf, gradients too" if self.grad else "NaN or Inf"
@@ -55,12 +53,6 @@ class BadValuesAt:
 
     def wants(self, path: str) -> bool:
         return self.glob == "*" or matches(path, self.glob)
-
-    def matches(self, module: str, code: types.CodeType) -> bool:
-        return False  # which code it is depends on the models, not on names
-
-    def stops_in(self, code: types.CodeType) -> Iterator[tuple[types.CodeType, int | None]]:
-        return iter(())
 
     def missing(self) -> str:
         return "no module was called"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,27 +15,28 @@ from modpdb.plugins import entry_points
 if TYPE_CHECKING:
     from modpdb.debugger import ModPdb
 
-_OWN = (
-    "modules",
-    "linear",
-    "tensor",
-    "attributes",
-    "call_path",
-    "state",
-    "skeleton",
-    "checkpoint",
-    "hparams",
-    "gguf",
-    "run_model",
-    "activations",
-    "stages",
-    "trace",
-    "tensor_breaks",
-    "module_breaks",
-    "nan_breaks",
-    "saved_breaks",
-    "gdb",
-)
+# Names and aliases by the module that registers them: it is imported when one is first used.
+_OWN = {
+    "modules": ("modules", "mods", "params", "buffers", "locals"),
+    "linear": ("linear-path", "lp"),
+    "tensor": ("tensor", "x", "compare"),
+    "attributes": ("hooks", "attr", "internals"),
+    "call_path": ("call-path", "cp"),
+    "state": ("state",),
+    "skeleton": ("skeleton",),
+    "checkpoint": ("ckpt",),
+    "hparams": ("hparams",),
+    "gguf": ("gguf",),
+    "run_model": ("run-model",),
+    "activations": ("record", "activations", "acts", "compare-runs"),
+    "stages": ("stages", "stage"),
+    "trace": ("trace-point", "tp"),
+    "tensor_breaks": ("break-tensor",),
+    "module_breaks": ("break-module", "into"),
+    "nan_breaks": ("break-nan",),
+    "saved_breaks": ("save-breaks",),
+    "gdb": ("info", "finish", "fin", "delete"),
+}
 _TOKEN = re.compile(r"(\S+)\s*(.*)", re.DOTALL)
 
 
@@ -131,7 +133,41 @@ class Command:
         return inspect.cleandoc(self.function.__doc__ or "")
 
 
-COMMANDS: dict[str, Command] = {}
+class _Commands(MutableMapping[str, Command]):
+    """Commands by name. One of ours is there by name alone until it is asked for."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, Command | None] = {}
+
+    def __getitem__(self, name: str) -> Command:
+        if self._found[name] is None:
+            module = next(module for module, names in _OWN.items() if name in names)
+            importlib.import_module(f"modpdb.commands.{module}")  # which registers it
+        command = self._found[name]
+        assert command is not None, name
+        return command
+
+    def __setitem__(self, name: str, command: Command) -> None:
+        self._found[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._found  # Mapping's own would import it
+
+    def add_own(self) -> None:
+        for name in itertools.chain.from_iterable(_OWN.values()):
+            self._found.setdefault(name, None)
+
+
+COMMANDS = _Commands()
 """Every name and alias as typed, to its command."""
 
 
@@ -161,8 +197,7 @@ def load_commands() -> list[str]:
 
     Returns a sentence for each package whose commands cannot be loaded.
     """
-    for module in _OWN:
-        importlib.import_module(f"modpdb.commands.{module}")
+    COMMANDS.add_own()
     problems = []
     for entry in entry_points("modpdb.commands"):
         try:

@@ -12,7 +12,7 @@ import os
 import tomllib
 import types
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from modpdb.plugins import entry_points
 GENERIC = "generic"
 _KEYS = (
     *("name", "extends", "scripts", "default", "stages", "tensors", "tensors_known_at"),
-    *("plumbing", "dispatchers"),
+    *("plumbing", "dispatchers", "not_in"),
 )
 
 
@@ -67,7 +67,8 @@ class Preset:
 
     ``plumbing`` names functions that stepping goes through without a stop, and whose frames are
     hidden; ``dispatchers`` those wrappers of a module's ``forward`` that may call another function
-    in its place, so that a breakpoint on the module stops in them.
+    in its place, so that a breakpoint on the module stops in them. ``not_in``: large packages that
+    hold no stage, which are not looked through.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Preset:
     file: Path
     tensors: tuple[TensorSpec, ...] = ()
     known_at: str = ""
+    not_in: tuple[str, ...] = ()
     plumbing: tuple[Spec, ...] = ()
     dispatchers: tuple[Spec, ...] = ()
 
@@ -136,13 +138,14 @@ def read_preset(file: Path, known: dict[str, Preset] | None = None) -> Preset:
     reader.allow(*_KEYS)
     known = known or {}
     base = _base(reader, known)
+    not_in = reader.strings("not_in", base.not_in if base else ())
     beneath = base or known.get(GENERIC)
     stages = {stage.name: stage for stage in (base.stages if base else ())}
     for name, table in reader.table("stages").items():
-        stages[name] = _stage(_Reader(file, table, f"stages.{name}."), name)
+        stages[name] = _stage(_Reader(file, table, f"stages.{name}.", not_in), name)
     tensors = {tensor.name: tensor for tensor in (base.tensors if base else ())}
     for name, table in reader.table("tensors").items():
-        tensors[name] = _tensor(_Reader(file, table, f"tensors.{name}."), name)
+        tensors[name] = _tensor(_Reader(file, table, f"tensors.{name}.", not_in), name)
     default = reader.strings("default", base.default if base else None)
     for each in default:
         reader.expect("default", each, stages)
@@ -158,6 +161,7 @@ def read_preset(file: Path, known: dict[str, Preset] | None = None) -> Preset:
         file,
         tuple(tensors.values()),
         known_at,
+        not_in,
         (*(beneath.plumbing if beneath else ()), *reader.specs("plumbing", ())),
         (*(beneath.dispatchers if beneath else ()), *reader.specs("dispatchers", ())),
     )
@@ -197,6 +201,7 @@ class _Reader:
     file: Path
     data: Any
     prefix: str = ""
+    not_in: tuple[str, ...] = ()  # of the places in this table
 
     def allow(self, *keys: str) -> None:
         if not isinstance(self.data, dict):
@@ -222,9 +227,10 @@ class _Reader:
 
     def specs(self, key: str, missing: tuple[str, ...] | None = None) -> tuple[Spec, ...]:
         try:
-            return tuple(Spec.parse(text) for text in self.strings(key, missing))
+            parsed = [Spec.parse(text) for text in self.strings(key, missing)]
         except ValueError as error:
             raise PresetError(f"{self.file}: {self.prefix}{key}: {error}") from None
+        return tuple(replace(each, not_in=frozenset(self.not_in)) for each in parsed)
 
     def expression(self, key: str) -> types.CodeType:
         text = self.string(key)

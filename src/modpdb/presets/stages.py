@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from modpdb.breakpoints.engine import Engine
-from modpdb.breakpoints.locations import Locator
+from modpdb.breakpoints.locator import Locator
 from modpdb.presets import Preset, StageSpec
 from modpdb.presets.owners import CodeKey, code_key, first_argument, has, inside_another
 

@@ -41,6 +41,9 @@ class TensorPlaces(Spec):
     def _lasts(self) -> set[str | None]:
         return {at.last for tensor in self.tensors for at in tensor.at}
 
+    def may_be_in_package(self, package: str) -> bool:
+        return any(at.may_be_in_package(package) for each in self.tensors for at in each.at)
+
     def matches(self, module: str, code: types.CodeType) -> bool:
         if code.co_name not in self._lasts and None not in self._lasts:
             return False  # nearly all code there is
