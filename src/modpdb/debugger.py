@@ -13,6 +13,7 @@ import types
 from typing import TYPE_CHECKING, Any
 
 from modpdb._pdbpp import pdbpp
+from modpdb.breakpoints import live
 from modpdb.commands.breaks import BreakCommands
 from modpdb.commands.language import Typed, recognise, recognise_pdbs
 from modpdb.commands.module_stops import ModuleStops
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from modpdb.prompt.session import TerminalInput
 
 _KNOWN_ARGUMENTS = set(inspect.signature(pdbpp.pdb.Pdb.__init__).parameters)
+# Nothing runs between two of these but conditions, which make no functions to stop in.
+_SETTING_BREAKPOINTS = {"b", "break", "tbreak", "tp", "trace-point"}
 _LEAVING = {"q", "quit", "exit", "EOF", "c", "cont", "continue", "debug"}
 
 
@@ -229,6 +232,7 @@ class ModPdb(EarlyLines, ModuleStops, BreakCommands, SteppingPdb):
 
     def onecmd(self, line: str) -> Any:
         self._say_what_is_shadowed(line)
+        live.keep(line.partition(" ")[0] in _SETTING_BREAKPOINTS)
         try:
             return super().onecmd(line)
         except (KeyboardInterrupt, Quit):

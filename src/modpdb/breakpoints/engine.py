@@ -114,24 +114,20 @@ class WatchedCode:
 
     def at_line(self, frame: types.FrameType, line: int) -> bool:
         """This is the line event of *line*; whether it was stopped at."""
-        stopped = who_stops(self.lines.get(line, ()), frame)
-        if _at_work and _at_work[-1].stepped:
-            _at_work[-1].stepped.pop(get_ident(), None)
-        for engine in stopped:
-            engine.debugger.stop_now(frame)
-        return bool(stopped)
+        return at_line(self.lines.get(line, ()), frame)
 
     def will_return(self, frame: types.FrameType, value: object) -> None:
         """*frame* stands before its return of *value*."""
-        for engine in who_stops(self.exit, frame, value):
+        engine = who_stops(self.exit, frame, value)
+        if engine is not None:
             _quietly(engine.debugger.wake_at_return, frame)
 
     def returns(self, frame: types.FrameType, value: object) -> bool:
         """This is the return event of *frame*; whether it was stopped at."""
-        stopped = who_stops(self.exit, frame, value)
-        for engine in stopped:
+        engine = who_stops(self.exit, frame, value)
+        if engine is not None:
             engine.debugger.stop_at_return(frame, value)
-        return bool(stopped)
+        return engine is not None
 
 
 # By thread: where somebody is asked just now, and the debuggers at their prompt. What is evaluated
@@ -141,29 +137,42 @@ _resting: dict[int, tuple[Engine, ...]] = {}
 _at_work: list[Engine] = []  # the last is woken: as bdb's instances, only one traces at a time
 
 
-def who_stops(
-    watches: tuple[Watch, ...], frame: types.FrameType, *value: object
-) -> tuple[Engine, ...]:
-    """All are asked: a stage must see a call even where a breakpoint stops it already."""
-    at_work = _at_work[-1] if _at_work else None
+def who_stops(watches: tuple[Watch, ...], frame: types.FrameType, *value: object) -> Engine | None:
+    """The engine whose debugger is to stop. All are asked: a stage must see a call even where a
+    breakpoint stops it already."""
+    if not _at_work:
+        return None
+    at_work = _at_work[-1]
     thread = get_ident()
     if thread in _ringing or (_resting and at_work in _resting.get(thread, ())):
-        return ()
+        return None
     _ringing.add(thread)
     stops = False
     try:
         for watch in watches:
             mine = watch.engine is at_work
-            if (mine or (watch.looks and at_work is not None)) and watch.reached(frame, *value):
+            if (mine or watch.looks) and watch.reached(frame, *value):
                 stops |= mine
     finally:
         _ringing.discard(thread)
-    return (at_work,) if stops and at_work is not None else ()
+    return at_work if stops else None
+
+
+def at_line(watches: tuple[Watch, ...], frame: types.FrameType) -> bool:
+    """This is the line event that *watches* wait for; whether it was stopped at."""
+    engine = who_stops(watches, frame)
+    if _at_work and _at_work[-1].stepped:
+        _at_work[-1].stepped.pop(get_ident(), None)
+    if engine is None:
+        return False
+    engine.debugger.stop_now(frame)
+    return True
 
 
 def wake(watches: tuple[Watch, ...], frame: types.FrameType) -> None:
     """Ask *watches*; let the debugger of one that stops do so at the next line event of *frame*."""
-    for engine in who_stops(watches, frame):
+    engine = who_stops(watches, frame)
+    if engine is not None:
         _quietly(engine.debugger.wake, frame)
 
 

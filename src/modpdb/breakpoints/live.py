@@ -9,6 +9,7 @@ from __future__ import annotations
 import builtins
 import gc
 import sys
+import time
 import types
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -19,19 +20,42 @@ Suspended = types.GeneratorType | types.CoroutineType | types.AsyncGeneratorType
 _MODULE_DICT = vars(types.ModuleType)["__dict__"]
 
 
-def functions() -> Iterator[types.FunctionType]:
+_FROZEN_BY_PYTHON = 1_000  # no more: 3.12 has 375 objects frozen when it starts
+_KEPT_FOR = 1.0  # seconds: threads that do not stand at the prompt make functions meanwhile
+
+
+class _Kept:
+    """The functions that were found last, while commands follow each other that look for some."""
+
+    wanted = False
+    functions: list[types.FunctionType] | None = None
+    until = 0.0
+
+
+def keep(wanted: bool) -> None:
+    """Whether what `functions` finds may serve the next call too, as nothing runs in between. To
+    look takes 0.2 s where torch and transformers are loaded."""
+    _Kept.wanted = wanted
+    if not wanted:
+        _Kept.functions = None
+
+
+def functions() -> list[types.FunctionType]:
     """Every Python function there is, but for those that run with builtins of their own.
 
     After gc.freeze() the collector does not show those frozen: then, what modules and their
     classes hold.
     """
+    if _Kept.functions is not None and time.monotonic() < _Kept.until:
+        return _Kept.functions
     # A function refers to the builtins.
     candidates: Iterable[object] = gc.get_referrers(builtins.__dict__)
-    if gc.get_freeze_count():
+    if gc.get_freeze_count() > _FROZEN_BY_PYTHON:
         candidates = [*candidates, *_held_by_modules()]
-    for each in candidates:
-        if type(each) is types.FunctionType:
-            yield each
+    found = [each for each in candidates if type(each) is types.FunctionType]
+    if _Kept.wanted:
+        _Kept.functions, _Kept.until = found, time.monotonic() + _KEPT_FOR
+    return found
 
 
 def _held_by_modules() -> Iterator[object]:

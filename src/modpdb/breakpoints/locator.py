@@ -136,8 +136,8 @@ class Locator:
         self._searches += searches
         self._in_package.clear()
         in_package: dict[str, _ByLast] = {}
-        functions = any(search.spec.of_functions for search in searches)
-        for module, code in self._known(functions):
+        of_functions = [each.spec for each in searches if each.spec.of_functions]
+        for module, code in self._known({spec.last for spec in of_functions}):
             package = module.partition(".")[0]
             by_last = in_package.get(package)
             if by_last is None:
@@ -171,23 +171,26 @@ class Locator:
         """Whether *spec* names a function that is there already."""
         return any(
             spec.matches(module, code)
-            for module, code in self._known(functions=True)
+            for module, code in self._known({spec.last})
             if spec.last in (None, code.co_name)
         )
 
-    def _known(self, functions: bool) -> Iterator[tuple[str, types.CodeType]]:
+    def _known(self, names: set[str | None]) -> Iterator[tuple[str, types.CodeType]]:
         """Code of the main script, run yet or not, of a module that is about to run, and of
-        every function there is."""
+        the functions of these names, all of them where None is among those."""
         for module, body in ([self._main] if self._main else []) + self._loading:
             for code in walk(body):
                 yield module, code
-        if functions:
-            yield from self._live()
+        if names:
+            yield from self._live(names)
             yield from self._running()
 
-    def _live(self) -> Iterator[tuple[str, types.CodeType]]:
-        """Module name and code of every function there is."""
-        for function in live.functions():
+    def _live(self, names: set[str | None]) -> Iterator[tuple[str, types.CodeType]]:
+        """Module name and code of the functions of these names; None: of all."""
+        functions = live.functions()
+        if None not in names:  # 70,000 are usual
+            functions = [each for each in functions if each.__code__.co_name in names]
+        for function in functions:
             module = function.__globals__.get("__name__")
             code = self._wiring.original(function.__code__)
             yield (module if isinstance(module, str) else "?"), code
@@ -205,7 +208,7 @@ class Locator:
         if self._main is not None:
             module, body = self._main
             yield from ((module, code) for code in walk(body) if is_function(code))
-        yield from self._live()
+        yield from self._live({None})
 
     def _known_of(self, file: str) -> Iterator[types.CodeType]:
         """Code of *file*: of the main script, of functions, of what runs, and all that is nested
@@ -213,10 +216,10 @@ class Locator:
         roots = [] if self._main is None else [self._main[1]]
         roots += [function.__code__ for function in live.functions()]
         roots += [frame.f_code for _, frame in live.stacks()]
+        roots = [root for root in roots if self._canonic(root.co_filename) == file]
         for root in {id(root): root for root in roots}.values():
-            if self._canonic(root.co_filename) == file:
-                for code in walk(root):
-                    yield self._wiring.original(code)
+            for code in walk(root):
+                yield self._wiring.original(code)
 
     def forget(self, search: Search | LineSearch) -> None:
         if isinstance(search, LineSearch):

@@ -13,7 +13,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from modpdb.breakpoints.engine import Begins, WatchedCode, Wiring
+from modpdb.breakpoints.engine import Begins, WatchedCode, Wiring, at_line
 from modpdb.breakpoints.lines import entry_line, walk
 from modpdb.breakpoints.uncompiled import keep_uncompiled, tell_torch
 
@@ -131,9 +131,10 @@ class Monitoring(Wiring):
 
     def _at_line(self, code: types.CodeType, line: int) -> Any:
         place = self._places.get(id(code))
-        if place is None or line not in place.lines:
+        watches = None if place is None else place.lines.get(line)
+        if watches is None:
             return self._disable
-        place.at_line(sys._getframe(1), line)
+        at_line(watches, sys._getframe(1))
         return None
 
     def _jumped(self, code: types.CodeType, offset: int, to: int) -> Any:

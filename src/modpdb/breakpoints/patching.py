@@ -186,10 +186,10 @@ class Patching(Wiring):
             dirty, self._dirty = self._dirty, {}
             files = {place.code.co_filename for place in dirty.values()}
             codes = [place.code for place in dirty.values()]
-            for function in live.functions():
-                if function.__code__.co_filename in files:
-                    codes.append(function.__code__)
-                    self._exchange(function)
+            functions = [f for f in live.functions() if f.__code__.co_filename in files]
+            for function in functions:
+                codes.append(function.__code__)
+                self._exchange(function)
             return [*super().settle(), *self._unhooked.look_around(files, codes)]
 
     def _exchange(self, function: types.FunctionType) -> None:
