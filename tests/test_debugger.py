@@ -109,10 +109,12 @@ def test_a_resuming_command_ends_the_list(shouting: None) -> None:
 
 
 def test_commands_without_a_variable_in_the_way() -> None:
-    replies = answers(sample, "n", "params[0:1] if 0 else params['a']", "params", "!params", "c")
+    typed = ["n", "params[0:1] if 0 else params['a']", "params", "!params", "params", "c"]
+    replies = answers(sample, *typed)
     assert replies[1] == "1"
     assert replies[2].startswith("(params is the command; !params shows the variable)\n")
     assert replies[3] == "{'a': 1}"
+    assert "is the command" not in replies[4]  # said once
 
 
 def shape() -> int:

@@ -2,6 +2,7 @@
 
 import re
 import signal
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -339,3 +340,23 @@ def test_breakpoint_under_pytest_is_seen(modpdb_run, tmp_path: Path) -> None:
     done = modpdb_run(command, "c\np inside * 7\nq\n", cwd=tmp_path, env={"PDBPP_HIJACK_PDB": "0"})
     shown, _, _ = done.stdout.partition("short test summary")
     assert "42\n" in shown and "Captured stdout" not in done.stdout
+
+
+def test_nobody_reads_what_is_said(tmp_path: Path) -> None:
+    """`modpdb … | head` ends as q does, without a word about the pipe."""
+    script = tmp_path / "s.py"
+    script.write_text("for i in range(100):\n    x = i\nprint('ran on')\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "modpdb", "--no-rc", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin and process.stdout and process.stderr
+    assert process.stdout.readline().startswith("[0] > ")
+    process.stdout.close()
+    process.stdin.write("n\n" * 50 + "c\n")
+    process.stdin.close()
+    assert (process.wait(30), process.stderr.read()) == (1, "")
+    process.stderr.close()

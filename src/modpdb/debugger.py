@@ -281,15 +281,18 @@ class ModPdb(EarlyLines, ModuleStops, BreakCommands, SteppingPdb):
         )
 
     def _say_what_is_shadowed(self, line: str) -> None:
-        """Once for each name: `n` is typed at every step."""
         if self._running_lines or self.commands_defining:
             return
         typed = self._recognise_pdbs(line)
-        if typed is not None and typed.name is not None and typed.name not in self._shadowing:
-            self._shadowing.add(typed.name)
+        if typed is not None and typed.name is not None:
             self._say_shadowed(typed.name)
 
     def _say_shadowed(self, name: str) -> None:
+        """Once for each name: `n` is typed at every step, and `gguf` is bound in every frame of a
+        conversion."""
+        if name in self._shadowing:
+            return
+        self._shadowing.add(name)
         self.message(f"({name} is the command; !{name} shows the variable)")
 
     def is_statement(self, text: str) -> bool:

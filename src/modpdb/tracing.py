@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bdb
 import contextlib
+import os
 import sys
 import threading
 import types
@@ -268,9 +269,20 @@ class TracingPdb(Interrupts, LineBreaks, RepairedPdb):
             self._prompting = threading.get_ident()
             try:
                 yield
+            except BrokenPipeError:  # `modpdb … | head`: nobody reads what is said here
+                if not self._launched:
+                    raise
+                self._say_no_more()
+                self.set_quit()
+                self._leave()
             finally:
                 self._in_interaction = False
                 self.settle()
+
+    def _say_no_more(self) -> None:
+        """What is left to be written is not complained of when Python ends, either."""
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stdout.fileno())
 
     def stop_is_over(self) -> bool:
         """Whether the breakpoint that stops this thread was cleared or disabled at the prompt of

@@ -10,7 +10,7 @@ from modpdb.probes.compare import Comparison, Distance, Side
 from modpdb.probes.relations import Cast, Relation
 from modpdb.views.flow import Flow
 from modpdb.views.tensor import number
-from modpdb.views.text import printable, shape
+from modpdb.views.text import percent, printable, shape
 
 
 def comparison(found: Comparison) -> RenderableType:
@@ -87,7 +87,7 @@ def _cast(cast: Cast) -> str:
 def _figures(found: Distance) -> list[tuple[str, Text]]:
     share = found.unequal / found.elements
     first = f", first at {_index(found.first)}" if found.first is not None else ""
-    rows = [("unequal", Text(f"{found.unequal:,} of {found.elements:,} ({share:.1%}){first}"))]
+    rows = [("unequal", Text(f"{found.unequal:,} of {found.elements:,} ({percent(share)}){first}"))]
     if found.not_finite:
         words = f"{found.not_finite:,} unequal with a NaN or Inf in one, left out below"
         rows.append(("NaN, Inf", Text(words, "bold red")))

@@ -62,6 +62,13 @@ def _digits(value: float) -> str:
     return f"{value:.1f}" if value < 1000 else f"{value:,.0f}"
 
 
+def percent(share: float) -> str:
+    """A share of one: 12.5%; never 0.0% of something, nor 100.0% of less than all."""
+    if 0 < share < 0.001:
+        return "<0.1%"
+    return ">99.9%" if 0.999 < share < 1 else f"{share:.1%}"
+
+
 def shape(dims: Sequence[object] | None) -> str:
     """A shape as torch writes it, [2, 3]; of a scalar []; unknown ?."""
     return "?" if dims is None else "[" + ", ".join(str(dim) for dim in dims) + "]"
