@@ -25,6 +25,7 @@ _OWN = (
     "checkpoint",
     "hparams",
     "gguf",
+    "coverage",
     "run_model",
     "activations",
     "stages",

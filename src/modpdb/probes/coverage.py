@@ -1,0 +1,431 @@
+"""What is written against what the architecture needs: tensors, their shapes, metadata keys.
+
+Two sources, each named where it speaks. The loader's own facts (loader_facts) say what is required,
+what is optional and which shape is expected; gguf's `MODEL_TENSORS`, from the script's own module,
+says what an architecture may contain, and is all there is for one that the loader's facts do not
+have. Plain data in, plain data out: what is looked at may be a live writer, a dry run's result or
+a file.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from modpdb.probes.gguf_contents import BLOCKS, GGUFContents
+from modpdb.probes.gguf_table import gguf_tensors, not_in_all_blocks
+from modpdb.probes.loader_facts import (
+    ANY_SHAPE,
+    NOT_REQUIRED,
+    UNKNOWN,
+    ArchitectureFacts,
+    Expressions,
+    TensorRow,
+    architecture_facts,
+)
+
+Kind = Literal["missing", "shape", "unexpected", "key", "refused", "doubtful", "note", "dropped"]
+"""A tensor that the loader requires; one of another shape; one that it does not ask for; a key
+that it requires; metadata at which it stops; what may be wrong and cannot be told from here; what
+is right under a condition that only the source can tell; a source tensor of which nothing was
+made."""
+
+# Where the converter takes a required key from, if it has it: conversion/base.py, TextModel's
+# set_gguf_parameters, llama-cpp-python 0.3.36; the key is left out where the config has none.
+_FROM = {
+    "context_length": "max_position_embeddings, n_ctx, …",
+    "embedding_length": "hidden_size, n_embd, dim, …",
+    "block_count": "num_hidden_layers, n_layers, …",
+    "attention.layer_norm_rms_epsilon": "rms_norm_eps, norm_eps",
+    "attention.layer_norm_epsilon": "layer_norm_eps, layer_norm_epsilon, norm_epsilon",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """*name* is a tensor or key; *ne* the shape that was found, *needed* the one that is needed
+    (ggml's, the fastest dimension first; None where it does not matter or is not known)."""
+
+    kind: Kind
+    name: str
+    words: str
+    ne: tuple[int, ...] | None = None
+    needed: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """*source* says whose facts these are, "" where the architecture is in no table: then nothing
+    is known to be complete. *required* counts the tensors that the loader asks for and *present*
+    those of them that are there, *required_keys* and *present_keys* the metadata. *absent* are
+    the optional tensors that are not there. *unjudged* are tensors of which it is not known
+    whether they are asked for, or with which shape. *unfinished* says what is still to come, ""
+    for nothing."""
+
+    arch: str
+    source: str
+    findings: tuple[Finding, ...]
+    required: int = 0
+    present: int = 0
+    required_keys: int = 0
+    present_keys: int = 0
+    absent: tuple[str, ...] = ()
+    unjudged: tuple[Finding, ...] = ()
+    unfinished: str = ""
+
+    @property
+    def wrong(self) -> tuple[Finding, ...]:
+        """What keeps the file from being loaded."""
+        fine = ("doubtful", "note", "dropped")
+        return tuple(each for each in self.findings if each.kind not in fine)
+
+    @property
+    def complete(self) -> bool:
+        """Nothing is wrong, doubtful or not known; of an unknown architecture never."""
+        doubtful = any(each.kind == "doubtful" for each in self.findings)
+        known = self.source and not self.unjudged and not self.unfinished
+        return bool(known) and not self.wrong and not doubtful
+
+
+@dataclass(slots=True)
+class _Asked:
+    """Tensors by name, as the rows of the facts ask for them."""
+
+    rows: dict[str, list[tuple[TensorRow, int | None]]] = field(default_factory=dict)
+    uncertain: set[str] = field(default_factory=set)  # under a condition that is not known
+    not_wanted: dict[str, str] = field(default_factory=dict)  # the condition does not hold
+    unnamed: bool = False
+
+
+def coverage(
+    arch: str,
+    written: Iterable[tuple[str, tuple[int, ...] | None]],
+    metadata: Mapping[str, object],
+    gguf_module: object = None,
+    *,
+    blocks: int | None = None,
+    tied: bool | None = None,
+    dropped: Collection[str] = (),
+) -> Coverage:
+    """Of *arch*, by its name in `general.architecture`: tensors *written*, (name, ne), and
+    *metadata*, whose values are numbers, bools, str or gguf_contents.Array.
+
+    *gguf_module* is the script's gguf, None for none. *blocks* is the number of blocks for as long
+    as the metadata does not have it. *tied* says whether the source has tied embeddings, None where
+    that is not known. *dropped* are source tensors of which is known that nothing was made.
+    """
+    tensors = dict(written)
+    findings = [Finding("dropped", name, "nothing was made of it") for name in dropped]
+    facts = architecture_facts(arch)
+    if facts is None:
+        return _by_gguf(arch, tensors, gguf_module, blocks, metadata, findings)
+    held = dict(metadata)
+    if blocks is not None:
+        held.setdefault(f"{arch}.block_count", blocks)
+    expressions = Expressions(arch, facts.definitions, held, tensors.keys())
+    keys, required_keys = _keys(facts, expressions, metadata)
+    asked = _asked(facts, expressions, tensors)
+    missing, present, absent, unjudged = _missing(facts, expressions, asked, tensors, tied)
+    shapes, more = _shapes(expressions, asked, tensors)
+    unexpected, unsure = _unexpected(arch, facts, asked, tensors, gguf_module)
+    refused = _refused(facts, expressions)
+    findings = [*missing, *shapes, *unexpected, *keys, *refused, *findings]
+    required = present + sum(each.kind == "missing" for each in missing)
+    return Coverage(
+        arch,
+        facts.source,
+        tuple(findings),
+        required,
+        present,
+        required_keys,
+        required_keys - sum(each.kind == "key" for each in keys),
+        tuple(absent),
+        tuple([*unjudged, *more, *unsure]),
+    )
+
+
+def contents_coverage(
+    found: GGUFContents, gguf_module: object = None, **known: Any
+) -> Coverage | None:
+    """Of what a writer or a file holds; None where it has no architecture. *known* as for
+    `coverage`."""
+    if not found.architecture:
+        return None
+    written = [(each.name, each.ne) for each in found.tensors]
+    metadata = {each.key: each.value for each in found.metadata}
+    return coverage(found.architecture, written, metadata, gguf_module, **known)
+
+
+def so_far(found: Coverage, unfinished: str) -> Coverage:
+    """What can be said while *unfinished* is still to come: metadata is written last, and decides
+    what is needed. So neither what is missing nor what is optional; only what no loader wants."""
+    kinds = ("unexpected", "dropped")
+    findings = tuple(
+        each for each in found.findings if each.kind in kinds and "it would if" not in each.words
+    )
+    return replace(found, findings=findings, absent=(), unjudged=(), unfinished=unfinished)
+
+
+# -- keys --------------------------------------------------------------------------------------
+
+
+def _keys(
+    facts: ArchitectureFacts, expressions: Expressions, metadata: Mapping[str, object]
+) -> tuple[list[Finding], int]:
+    """Required keys that are not there, and how many are required."""
+    findings: dict[str, Finding] = {}
+    required = set()
+    for key, condition in facts.keys:
+        full = expressions.full_key(key)
+        needed = expressions.value(condition, 0)
+        if needed is UNKNOWN and full not in metadata and _answerable(condition, metadata):
+            words = f"it is not known whether the loader asks for it: {condition}"
+            findings.setdefault(full, Finding("doubtful", full, words))
+        elif needed is not UNKNOWN and needed:
+            required.add(full)
+            if full not in metadata:
+                source = f"; the converter takes it from {_FROM[key]}" if key in _FROM else ""
+                words = f"the loader stops without it{source}"
+                findings[full] = Finding("key", full, words)
+    return list(findings.values()), len(required)
+
+
+def _answerable(condition: str, metadata: Mapping[str, object]) -> bool:
+    """Not one that waits for `tokenizer.ggml.model`, which is asked for by itself."""
+    return "tokenizer.ggml.model" not in condition or "tokenizer.ggml.model" in metadata
+
+
+def _refused(facts: ArchitectureFacts, expressions: Expressions) -> list[Finding]:
+    found = []
+    for condition in facts.refused:
+        if expressions.value(condition, 0) is UNKNOWN or not expressions.value(condition, 0):
+            continue
+        keys = expressions.mentioned(condition)
+        found.append(Finding("refused", ", ".join(keys), f"the loader stops at {condition}"))
+    return found
+
+
+# -- tensors -----------------------------------------------------------------------------------
+
+
+def _asked(facts: ArchitectureFacts, expressions: Expressions, tensors: Collection[str]) -> _Asked:
+    found = _Asked()
+    for row in facts.tensors:
+        count = expressions.value(row.count) if row.count else 1
+        if type(count) is not int or count > BLOCKS:
+            # As many as there are: what is asked for is not known, what is there is expected.
+            pattern = _pattern(row.name)
+            for name in filter(pattern.fullmatch, tensors):
+                found.uncertain.add(name)
+                found.rows.setdefault(name, [])
+            continue
+        for block in range(count):
+            _one_asked(found, row, block if row.count else None, expressions)
+    return found
+
+
+def _one_asked(found: _Asked, row: TensorRow, block: int | None, expressions: Expressions) -> None:
+    wanted = expressions.value(row.condition, block)
+    if wanted is not UNKNOWN and not wanted:
+        name = expressions.filled(row.name, block)
+        if name is not None:
+            found.not_wanted.setdefault(name, row.condition)
+        return
+    name = None if row.name == "unknown" else expressions.filled(row.name, block)
+    if name is None:
+        found.unnamed = True
+        return
+    found.rows.setdefault(name, []).append((row, block))
+    if wanted is UNKNOWN:
+        found.uncertain.add(name)
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    parts = re.split(r"\{[^{}]+\}", name)
+    return re.compile(r"\d+".join(map(re.escape, parts)))
+
+
+def _missing(
+    facts: ArchitectureFacts,
+    expressions: Expressions,
+    asked: _Asked,
+    tensors: Collection[str],
+    tied: bool | None,
+) -> tuple[list[Finding], int, list[str], list[Finding]]:
+    """Required tensors that are not there, how many are, the optional ones that are not, and those
+    of which it is not known."""
+    missing: list[Finding] = []
+    absent: list[str] = []
+    unjudged: list[Finding] = []
+    present = 0
+    for name, rows in asked.rows.items():
+        needs = [_needed(row, block, expressions) for row, block in rows]
+        needed = True in needs and name not in asked.uncertain
+        if name in tensors:
+            present += needed
+        elif needed:
+            row, block = rows[needs.index(True)]
+            missing.append(_lack(name, row, block, expressions))
+        elif UNKNOWN in needs or (True in needs and name in asked.uncertain):
+            row, _ = rows[0]
+            condition = row.condition if name in asked.uncertain else row.flags
+            unjudged.append(Finding("doubtful", name, f"needed or not: {condition}"))
+        elif name in facts.instead:
+            missing += _instead(name, facts.instead[name], tied)
+            absent += [name] if tied is not False else []
+        else:
+            absent.append(name)
+    return missing, present, absent, unjudged
+
+
+def _needed(row: TensorRow, block: int | None, expressions: Expressions) -> Any:
+    flags = expressions.value(row.flags, block)
+    return UNKNOWN if type(flags) is not int else not flags & NOT_REQUIRED
+
+
+def _lack(name: str, row: TensorRow, block: int | None, expressions: Expressions) -> Finding:
+    shape = _shape(row, block, expressions)
+    condition = "" if row.condition == "True" else f", as {row.condition}"
+    return Finding("missing", name, f"the loader requires it{_readable(condition)}", None, shape)
+
+
+def _readable(condition: str) -> str:
+    """Without what is said of each block by its number."""
+    return condition.replace("blk.{i}.", "")
+
+
+def _instead(name: str, other: str, tied: bool | None) -> list[Finding]:
+    if tied is False:
+        words = f"the loader takes {other} instead, but the source is not tied"
+        return [Finding("missing", name, words)]
+    if tied is None:
+        words = (
+            f"not there; the loader takes {other}: right only if the source's embeddings are tied"
+        )
+        return [Finding("note", name, words)]
+    return []
+
+
+def _shape(row: TensorRow, block: int | None, expressions: Expressions) -> tuple[int, ...] | None:
+    shape = tuple(expressions.value(each, block) for each in row.shape)
+    return shape if all(type(each) is int for each in shape) else None
+
+
+def _shapes(
+    expressions: Expressions, asked: _Asked, tensors: Mapping[str, tuple[int, ...] | None]
+) -> tuple[list[Finding], list[Finding]]:
+    """Tensors that have another shape than any row asks for, and those whose is not known."""
+    wrong: list[Finding] = []
+    unknown: list[Finding] = []
+    for name, ne in tensors.items():
+        rows = asked.rows.get(name)
+        if ne is None or not rows:
+            continue
+        shapes = [_shape(row, block, expressions) for row, block in rows]
+        if any(
+            needed is not None and _fits(ne, needed, _needed_flags(row, block, expressions))
+            for needed, (row, block) in zip(shapes, rows, strict=True)
+        ):
+            continue
+        row, _ = rows[0]
+        text = " × ".join(row.shape)
+        if any(needed is None for needed in shapes):
+            known = _some_dimension_differs(ne, row, rows[0][1], expressions)
+            if not known:
+                unknown.append(Finding("doubtful", name, f"its shape: {text}", ne))
+                continue
+        keys = [key.partition(".")[2] for each in row.shape for key in expressions.mentioned(each)]
+        because = f" ({', '.join(dict.fromkeys(keys))})" if keys else ""
+        wrong.append(Finding("shape", name, f"{text}{because}", ne, shapes[0]))
+    return wrong, unknown
+
+
+def _some_dimension_differs(
+    ne: tuple[int, ...], row: TensorRow, block: int | None, expressions: Expressions
+) -> bool:
+    """One that is known is not as needed, whatever the others are."""
+    values = [expressions.value(each, block) for each in row.shape]
+    if len(values) < len(_without_ones(ne)):
+        return True
+    padded = [*ne, *[1] * (len(values) - len(ne))]
+    return any(
+        type(value) is int and value != size for value, size in zip(values, padded, strict=False)
+    )
+
+
+def _needed_flags(row: TensorRow, block: int | None, expressions: Expressions) -> bool:
+    flags = expressions.value(row.flags, block)
+    return type(flags) is int and bool(flags & ANY_SHAPE)
+
+
+def _fits(ne: tuple[int, ...], needed: tuple[int, ...], any_shape: bool) -> bool:
+    if any_shape:
+        return math.prod(ne) == math.prod(needed)
+    return _without_ones(ne) == _without_ones(needed)
+
+
+def _without_ones(ne: tuple[int, ...]) -> tuple[int, ...]:
+    """Dimensions beyond the last are ones to ggml."""
+    end = len(ne)
+    while end and ne[end - 1] == 1:
+        end -= 1
+    return ne[:end]
+
+
+def _unexpected(
+    arch: str,
+    facts: ArchitectureFacts,
+    asked: _Asked,
+    tensors: Collection[str],
+    gguf_module: object,
+) -> tuple[list[Finding], list[Finding]]:
+    """Tensors that no row asks for: the loader counts them, and stops at the wrong number."""
+    found: list[Finding] = []
+    unsure: list[Finding] = []
+    sidecars = [_pattern(each) for each in facts.sidecars]
+    may_contain = gguf_tensors(gguf_module, arch)
+    for name in tensors:
+        if name in asked.rows or any(each.fullmatch(name) for each in sidecars):
+            continue
+        if asked.unnamed:
+            unsure.append(Finding("doubtful", name, "asked for or not: names are not all known"))
+            continue
+        words = "the loader does not ask for it, and stops at a number of tensors that is not right"
+        if name in asked.not_wanted:
+            words += f"; it would if {asked.not_wanted[name]}"
+        elif may_contain and not any(each.fullmatch(name) for each in may_contain):
+            words += f"; gguf.MODEL_TENSORS does not have it for {arch} either"
+        found.append(Finding("unexpected", name, words))
+    return found, unsure
+
+
+# -- without the loader's facts --------------------------------------------------------------
+
+
+def _by_gguf(
+    arch: str,
+    tensors: Mapping[str, tuple[int, ...] | None],
+    gguf_module: object,
+    blocks: int | None,
+    metadata: Mapping[str, object],
+    findings: list[Finding],
+) -> Coverage:
+    """Of an architecture that no loader's facts are known of: what can be said all the same."""
+    may_contain = gguf_tensors(gguf_module, arch)
+    found: list[Finding] = []
+    if may_contain:
+        found += [
+            Finding("doubtful", name, f"gguf.MODEL_TENSORS does not have it for {arch}")
+            for name in tensors
+            if not any(each.fullmatch(name) for each in may_contain)
+        ]
+    count = metadata.get(f"{arch}.block_count", blocks)
+    if type(count) is int and 0 < count <= BLOCKS:
+        found += [
+            Finding("doubtful", name, f"{there} of {count} blocks have it")
+            for name, there in not_in_all_blocks(tensors, count)
+        ]
+    return Coverage(arch, "", tuple([*found, *findings]))
