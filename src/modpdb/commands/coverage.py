@@ -89,6 +89,6 @@ def _to_come(functions: list[str], contents: GGUFContents) -> str:
     from modpdb.probes.writer import NOT_WRITTEN
 
     if "prepare_tensors" in functions or not contents.tensors:
-        return "tensors and metadata"
+        return "tensors and metadata are"
     writing = any(name.startswith("write_") and name.endswith("_file") for name in functions)
-    return "" if writing or NOT_WRITTEN not in contents.details else "metadata"
+    return "" if writing or NOT_WRITTEN not in contents.details else "the metadata is"

@@ -46,7 +46,8 @@ _FROM = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """*name* is a tensor or key; *ne* the shape that was found, *needed* the one that is needed
+    """*name* is a tensor or key; *words* say what is the matter, many may share them, and *remark*
+    what is so of this one. *ne* is the shape that was found, *needed* the one that is needed
     (ggml's, the fastest dimension first; None where it does not matter or is not known)."""
 
     kind: Kind
@@ -54,6 +55,7 @@ class Finding:
     words: str
     ne: tuple[int, ...] | None = None
     needed: tuple[int, ...] | None = None
+    remark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +64,8 @@ class Coverage:
     is known to be complete. *required* counts the tensors that the loader asks for and *present*
     those of them that are there, *required_keys* and *present_keys* the metadata. *absent* are
     the optional tensors that are not there. *unjudged* are tensors of which it is not known
-    whether they are asked for, or with which shape. *unfinished* says what is still to come, ""
-    for nothing."""
+    whether they are asked for, or with which shape. *unfinished* says what is still to come, as
+    `the metadata is`, "" for nothing."""
 
     arch: str
     source: str
@@ -143,7 +145,7 @@ def coverage(
         required_keys,
         required_keys - sum(each.kind == "key" for each in keys),
         tuple(absent),
-        tuple([*unjudged, *more, *unsure]),
+        (*unjudged, *more, *unsure),
     )
 
 
@@ -164,7 +166,9 @@ def so_far(found: Coverage, unfinished: str) -> Coverage:
     what is needed. So neither what is missing nor what is optional; only what no loader wants."""
     kinds = ("unexpected", "dropped")
     findings = tuple(
-        each for each in found.findings if each.kind in kinds and "it would if" not in each.words
+        each
+        for each in found.findings
+        if each.kind in kinds and not each.remark.startswith("it would if")
     )
     return replace(found, findings=findings, absent=(), unjudged=(), unfinished=unfinished)
 
@@ -182,14 +186,14 @@ def _keys(
         full = expressions.full_key(key)
         needed = expressions.value(condition, 0)
         if needed is UNKNOWN and full not in metadata and _answerable(condition, metadata):
-            words = f"it is not known whether the loader asks for it: {condition}"
-            findings.setdefault(full, Finding("doubtful", full, words))
+            words = "whether the loader requires it"
+            findings.setdefault(full, Finding("doubtful", full, words, remark=condition))
         elif needed is not UNKNOWN and needed:
             required.add(full)
             if full not in metadata:
-                source = f"; the converter takes it from {_FROM[key]}" if key in _FROM else ""
-                words = f"the loader stops without it{source}"
-                findings[full] = Finding("key", full, words)
+                remark = f"the converter takes it from {_FROM[key]}" if key in _FROM else ""
+                words = "the loader stops without it"
+                findings[full] = Finding("key", full, words, remark=remark)
     return list(findings.values()), len(required)
 
 
@@ -204,7 +208,7 @@ def _refused(facts: ArchitectureFacts, expressions: Expressions) -> list[Finding
         if expressions.value(condition, 0) is UNKNOWN or not expressions.value(condition, 0):
             continue
         keys = expressions.mentioned(condition)
-        found.append(Finding("refused", ", ".join(keys), f"the loader stops at {condition}"))
+        found.append(Finding("refused", ", ".join(keys), f"the loader stops where {condition}"))
     return found
 
 
@@ -272,7 +276,8 @@ def _missing(
         elif UNKNOWN in needs or (True in needs and name in asked.uncertain):
             row, _ = rows[0]
             condition = row.condition if name in asked.uncertain else row.flags
-            unjudged.append(Finding("doubtful", name, f"needed or not: {condition}"))
+            words = "whether the loader requires it"
+            unjudged.append(Finding("doubtful", name, words, remark=_readable(condition)))
         elif name in facts.instead:
             missing += _instead(name, facts.instead[name], tied)
             absent += [name] if tied is not False else []
@@ -288,8 +293,8 @@ def _needed(row: TensorRow, block: int | None, expressions: Expressions) -> Any:
 
 def _lack(name: str, row: TensorRow, block: int | None, expressions: Expressions) -> Finding:
     shape = _shape(row, block, expressions)
-    condition = "" if row.condition == "True" else f", as {row.condition}"
-    return Finding("missing", name, f"the loader requires it{_readable(condition)}", None, shape)
+    condition = "" if row.condition == "True" else f"as {_readable(row.condition)}"
+    return Finding("missing", name, "the loader requires it", None, shape, condition)
 
 
 def _readable(condition: str) -> str:
@@ -330,30 +335,47 @@ def _shapes(
             for needed, (row, block) in zip(shapes, rows, strict=True)
         ):
             continue
-        row, _ = rows[0]
-        text = " × ".join(row.shape)
-        if any(needed is None for needed in shapes):
-            known = _some_dimension_differs(ne, row, rows[0][1], expressions)
-            if not known:
-                unknown.append(Finding("doubtful", name, f"its shape: {text}", ne))
-                continue
-        keys = [key.partition(".")[2] for each in row.shape for key in expressions.mentioned(each)]
-        because = f" ({', '.join(dict.fromkeys(keys))})" if keys else ""
-        wrong.append(Finding("shape", name, f"{text}{because}", ne, shapes[0]))
+        row, block = rows[0]
+        if any(needed is None for needed in shapes) and not _differs(ne, row, block, expressions):
+            text = " × ".join(row.shape)
+            unknown.append(Finding("doubtful", name, "whether the shape is right", ne, remark=text))
+            continue
+        words = _why_not(ne, row, block, expressions)
+        wrong.append(Finding("shape", name, words, ne, shapes[0]))
     return wrong, unknown
 
 
-def _some_dimension_differs(
+def _differs(
     ne: tuple[int, ...], row: TensorRow, block: int | None, expressions: Expressions
 ) -> bool:
-    """One that is known is not as needed, whatever the others are."""
-    values = [expressions.value(each, block) for each in row.shape]
-    if len(values) < len(_without_ones(ne)):
-        return True
-    padded = [*ne, *[1] * (len(values) - len(ne))]
-    return any(
-        type(value) is int and value != size for value, size in zip(values, padded, strict=False)
+    """A dimension that is known is not as needed, whatever the others are."""
+    return len(_without_ones(ne)) > len(row.shape) or bool(
+        _wrong_sizes(ne, row, block, expressions)
     )
+
+
+def _wrong_sizes(
+    ne: tuple[int, ...], row: TensorRow, block: int | None, expressions: Expressions
+) -> list[tuple[str, int]]:
+    """The expressions of the dimensions that are not as needed, with what is needed."""
+    padded = [*ne, *[1] * (len(row.shape) - len(ne))]
+    values = [expressions.value(each, block) for each in row.shape]
+    return [
+        (text, value)
+        for text, value, size in zip(row.shape, values, padded, strict=False)
+        if type(value) is int and value != size
+    ]
+
+
+def _why_not(
+    ne: tuple[int, ...], row: TensorRow, block: int | None, expressions: Expressions
+) -> str:
+    """`embedding_length is 4096`: what the sizes that are not as needed are worked out from."""
+    said: dict[str, None] = {}
+    for text, value in _wrong_sizes(ne, row, block, expressions):
+        keys = [expressions.said(key) for key in expressions.mentioned(text, block)]
+        said[" and ".join(keys) or f"{text} is {value}"] = None
+    return "; ".join(said) or f"{len(row.shape)} dimensions are needed"
 
 
 def _needed_flags(row: TensorRow, block: int | None, expressions: Expressions) -> bool:
@@ -391,14 +413,15 @@ def _unexpected(
         if name in asked.rows or any(each.fullmatch(name) for each in sidecars):
             continue
         if asked.unnamed:
-            unsure.append(Finding("doubtful", name, "asked for or not: names are not all known"))
+            unsure.append(Finding("doubtful", name, "whether the loader asks for it"))
             continue
-        words = "the loader does not ask for it, and stops at a number of tensors that is not right"
+        remark = ""
         if name in asked.not_wanted:
-            words += f"; it would if {asked.not_wanted[name]}"
+            remark = f"it would if {_readable(asked.not_wanted[name])}"
         elif may_contain and not any(each.fullmatch(name) for each in may_contain):
-            words += f"; gguf.MODEL_TENSORS does not have it for {arch} either"
-        found.append(Finding("unexpected", name, words))
+            remark = f"nor has gguf.MODEL_TENSORS it for {arch}"
+        words = "the loader does not ask for it, and stops at a wrong number of tensors"
+        found.append(Finding("unexpected", name, words, remark=remark))
     return found, unsure
 
 
@@ -418,14 +441,14 @@ def _by_gguf(
     found: list[Finding] = []
     if may_contain:
         found += [
-            Finding("doubtful", name, f"gguf.MODEL_TENSORS does not have it for {arch}")
+            Finding("doubtful", name, "gguf.MODEL_TENSORS does not have it for the architecture")
             for name in tensors
             if not any(each.fullmatch(name) for each in may_contain)
         ]
     count = metadata.get(f"{arch}.block_count", blocks)
     if type(count) is int and 0 < count <= BLOCKS:
         found += [
-            Finding("doubtful", name, f"{there} of {count} blocks have it")
+            Finding("doubtful", name, "not in every block", remark=f"in {there} of {count}")
             for name, there in not_in_all_blocks(tensors, count)
         ]
-    return Coverage(arch, "", tuple([*found, *findings]))
+    return Coverage(arch, "", (*found, *findings))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from typing import Any
 
-from modpdb.probes._static import instance_dict, is_a
+from modpdb.probes._static import instance_dict
 
 _NUMBERED = re.compile(r"\\\{(?:bid|xid)\\\}")
 _SUFFIX = r"(?:\.\w+)*"  # weight, bias, scale, nothing at all
@@ -15,11 +16,9 @@ _BLOCK = re.compile(r"(?:^|\.)blk\.(\d+)\.")
 def gguf_tensors(gguf_module: object, arch: str) -> list[re.Pattern[str]]:
     """The names that *arch* may contain; none where the module does not know it, or is None."""
     held = instance_dict(gguf_module)
-    names, listed, texts = (
-        held.get(name) for name in ("MODEL_ARCH_NAMES", "MODEL_TENSORS", "TENSOR_NAMES")
+    names, listed, texts = map(
+        _table, map(held.get, ("MODEL_ARCH_NAMES", "MODEL_TENSORS", "TENSOR_NAMES"))
     )
-    if not (is_a(names, dict) and is_a(listed, dict) and is_a(texts, dict)):
-        return []
     member = next((key for key, text in names.items() if type(text) is str and text == arch), None)
     found = listed.get(member)
     patterns = [texts.get(each) for each in found] if type(found) is list else []
@@ -28,6 +27,11 @@ def gguf_tensors(gguf_module: object, arch: str) -> list[re.Pattern[str]]:
         for text in patterns
         if type(text) is str
     ]
+
+
+def _table(held: object) -> dict[Any, Any]:
+    """A plain dict, whose keys are asked for their hash; {} of anything else."""
+    return held if type(held) is dict else {}
 
 
 def not_in_all_blocks(tensors: Collection[str], count: int) -> list[tuple[str, int]]:

@@ -11,7 +11,7 @@ import ast
 import json
 import operator
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -146,20 +146,38 @@ class Expressions:
             parts[place] = str(number)
         return "".join(parts)
 
-    def mentioned(self, text: str) -> list[str]:
-        """The metadata keys that *text* is worked out from, in full."""
+    def mentioned(self, text: str, block: int | None = None) -> list[str]:
+        """The metadata keys that *text* is worked out from here, in full."""
         found: dict[str, None] = {}
-        rest, seen = [text], set()
-        while rest:
-            for node in ast.walk(_parsed(rest.pop())):
-                if isinstance(node, ast.Name) and node.id in self._definitions.keys() - seen:
-                    seen.add(node.id)
-                    rest.append(self._definitions[node.id])
-                elif isinstance(node, ast.Call) and ast.unparse(node.func) in _READ:
-                    key = self.full_key(ast.literal_eval(node.args[0]))
-                    if key in self._metadata:
-                        found[key] = None
+        self._mention(_parsed(text), block, found)
         return list(found)
+
+    def _mention(self, node: ast.AST, block: int | None, found: dict[str, None]) -> None:
+        if isinstance(node, ast.Name) and node.id in self._definitions and len(found) < _DEEPEST:
+            self._mention(_parsed(self._definitions[node.id]), block, found)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in _READ:
+            key = self.full_key(ast.literal_eval(node.args[0]))
+            if key in self._metadata:
+                found[key] = None
+            else:
+                self._mention_each(node.args[1:], block, found)
+        elif isinstance(node, ast.IfExp):
+            test = self._of(node.test, block)
+            both = [node.body, node.orelse]
+            self._mention_each(both if test is UNKNOWN else [both[not test]], block, found)
+        else:
+            self._mention_each(ast.iter_child_nodes(node), block, found)
+
+    def _mention_each(
+        self, nodes: Iterable[ast.AST], block: int | None, found: dict[str, None]
+    ) -> None:
+        for node in nodes:
+            self._mention(node, block, found)
+
+    def said(self, key: str) -> str:
+        """`embedding_length is 4096`, `tokenizer.ggml.tokens has 384`."""
+        held, short = self._metadata.get(key), key.removeprefix(f"{self._arch}.")
+        return f"{short} has {held.length}" if type(held) is Array else f"{short} is {held}"
 
     def full_key(self, key: str) -> str:
         return key if key.startswith(_GENERAL) else f"{self._arch}.{key}"

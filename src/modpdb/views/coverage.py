@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from operator import attrgetter
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from modpdb.probes.coverage import Coverage, Finding, Kind
-from modpdb.views.folding import folded_members
-from modpdb.views.grid import without_empty
-from modpdb.views.named_rows import SHOWN, more_rows
+from modpdb.views.named_rows import named_rows
 from modpdb.views.text import plural, printable, shape
 
-# In the order in which they are shown, with what a count of them is called.
-_KINDS: dict[Kind, tuple[str, str]] = {
-    "missing": ("missing", "red"),
-    "shape": ("shape", "red"),
-    "unexpected": ("unexpected", "red"),
-    "key": ("no key", "red"),
-    "refused": ("refused", "red"),
-    "doubtful": ("not known", "yellow"),
-    "note": ("note", ""),
-    "dropped": ("dropped", ""),
+# In the order in which they are shown.
+_LABELS: dict[Kind, str] = {
+    "missing": "missing",
+    "key": "no key",
+    "shape": "wrong shape",
+    "unexpected": "unexpected",
+    "refused": "refused",
+    "doubtful": "not known",
+    "note": "note",
+    "dropped": "dropped",
 }
+
+
+_ORDER = {kind: place for place, kind in enumerate(_LABELS)}
 
 
 def coverage(found: Coverage, where: str, *, unfold: bool = False) -> RenderableType:
@@ -37,7 +37,7 @@ def coverage(found: Coverage, where: str, *, unfold: bool = False) -> Renderable
 
 def verdict(found: Coverage) -> str:
     """A few words: `3 tensors missing, 1 key missing`, `complete: 38 of 38 tensors …`."""
-    counts = {kind: sum(each.kind == kind for each in found.findings) for kind in _KINDS}
+    counts = {kind: sum(each.kind == kind for each in found.findings) for kind in _LABELS}
     said = [
         f"{plural(counts['missing'], 'tensor')} missing" if counts["missing"] else "",
         f"{plural(counts['key'], 'key')} missing" if counts["key"] else "",
@@ -48,7 +48,7 @@ def verdict(found: Coverage) -> str:
     wrong = ", ".join(filter(None, said))
     unknown = counts["doubtful"] + len(found.unjudged)
     if found.unfinished:
-        return f"so far {wrong or 'nothing wrong'}: {found.unfinished} are still to come"
+        return f"so far {wrong or 'nothing wrong'}: {found.unfinished} still to come"
     if not found.source:
         name = printable(found.arch)
         return f"not known: no loader's facts for {name}" + (
@@ -70,43 +70,24 @@ def _heading(found: Coverage, where: str) -> Text:
 
 
 def _findings(found: Sequence[Finding], *, unfold: bool) -> Iterator[RenderableType]:
-    rows = [row for kind in _KINDS for row in _rows(kind, found, unfold=unfold)]
-    shown = rows if unfold else rows[:SHOWN]
-    if shown:
-        yield without_empty(shown, wrap=1)
-    if len(rows) > len(shown):
-        yield more_rows(len(rows) - len(shown))
-
-
-def _rows(kind: Kind, found: Sequence[Finding], *, unfold: bool) -> list[tuple[Text, ...]]:
-    label, style = _KINDS[kind]
-    some = [each for each in found if each.kind == kind]
-    if not some:
-        return []
-    if unfold:
-        lines = [(each.name, [each], _alike(each)) for each in some]
-    else:
-        lines = folded_members(some, attrgetter("name"), _alike)
-    return [
-        (
-            Text(label if number == 0 else "", style),
-            Text(printable(name)),
-            _shapes(ne, needed),
-            Text(printable(words)),
+    """Those of a kind and a cause together."""
+    groups: dict[tuple[Kind, str], list[Finding]] = {}
+    for each in found:
+        groups.setdefault((each.kind, each.words), []).append(each)
+    for (kind, words), members in sorted(groups.items(), key=lambda group: _ORDER[group[0][0]]):
+        head = f"{_LABELS[kind]}: {printable(words)}"
+        yield from named_rows(
+            head,
+            ((each.name, (_shapes(each.ne, each.needed), each.remark)) for each in members),
+            unfold=unfold,
         )
-        for number, (name, _, (words, ne, needed)) in enumerate(lines)
-    ]
 
 
-def _alike(each: Finding) -> tuple[str, tuple[int, ...] | None, tuple[int, ...] | None]:
-    return each.words, each.ne, each.needed
-
-
-def _shapes(ne: tuple[int, ...] | None, needed: tuple[int, ...] | None) -> Text:
+def _shapes(ne: tuple[int, ...] | None, needed: tuple[int, ...] | None) -> str:
     if ne is not None and needed is not None:
-        return Text(f"{shape(ne)}, needs {shape(needed)}", "cyan")
+        return f"{shape(ne)}, needs {shape(needed)}"
     known = ne if ne is not None else needed
-    return Text("" if known is None else shape(known), "cyan")
+    return "" if known is None else shape(known)
 
 
 def _last(found: Coverage) -> str:
