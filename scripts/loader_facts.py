@@ -50,13 +50,16 @@ def facts(sources: Sources, version: str) -> dict[str, Any]:
         for symbol, arch in sources.architectures.items()
         if symbol in sources.classes and arch not in NOT_LOADED_HERE
     }
-    for each in read.values():
+    for arch, each in read.items():
+        if each.left_out:
+            raise SystemExit(f"{arch}: tensors were not come by: {', '.join(each.left_out)}")
         each.definitions["n_vocab"] = VOCABULARY
     definitions = most_common([each.needed() for each in read.values()])
     keys = in_all([each.keys for each in read.values()])
     refused = in_all([each.refused for each in read.values()])
     return {
         "source": f"llama.cpp's loader, as of llama-cpp-python {version}",
+        "general": sources.general,
         "definitions": definitions,
         "keys": keys + TOKENIZER,
         "refused": refused,

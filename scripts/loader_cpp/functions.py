@@ -1,6 +1,7 @@
 """The C++ sources: tables of names, and functions as trees of statements."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,13 @@ class Function(NamedTuple):
     body: tuple[Statement, ...]
 
 
+def mentioned(body: Sequence[Statement]) -> set[str]:
+    """The tensors that *body* names, wherever."""
+    texts = [text for _, text, *_ in body]
+    names = set(re.findall(r"LLM_TENSOR_\w+", " ".join(texts)))
+    return names.union(*(mentioned((*each.inside, *each.other)) for each in body))
+
+
 class Sources:
     """llama.cpp's src/. Architectures and classes are keyed by `LLM_ARCH_…`."""
 
@@ -34,6 +42,9 @@ class Sources:
         self.architectures = dict(re.findall(r"\{ (LLM_ARCH_\w+), +\"([^\"]+)\" +\}", arch))
         self.architectures.pop("LLM_ARCH_UNKNOWN", None)
         self.keys = dict(re.findall(r"\{ (LLM_KV_\w+), +\"([^\"]+)\" +\}", arch))
+        self.general = sorted(
+            {key.partition(".")[0] for key in self.keys.values() if not key.startswith("%s.")}
+        )
         self.tensors = dict(re.findall(r"\{ (LLM_TENSOR_\w+), +\"([^\"]+)\" +\}", arch))
         cases = re.findall(r"((?:case LLM_ARCH_\w+:\s*)+)return new (llama_model_\w+)\(", model)
         self.classes = {
@@ -131,7 +142,8 @@ def _skip(text: str, at: int) -> int:
 
 
 _HEAD = re.compile(
-    r"(if|for|while|switch)\s*(?=\()|(else\b)|(case\b[^:]*(?:::[^:]*)*:(?!:)|default\s*:)"
+    r"(if|for|while|switch)\s*(?=\()|(else\b)|(case\b[^:]*(?:::[^:]*)*:(?!:)|default\s*:"
+    r"|try\b|catch\s*\([^)]*\))"  # what is tried and what is done instead: both are
 )
 
 

@@ -13,7 +13,14 @@ from loader_cpp.expressions import (
     parse,
     simple,
 )
-from loader_cpp.functions import Function, Sources, Statement, matching, statements
+from loader_cpp.functions import (
+    Function,
+    Sources,
+    Statement,
+    matching,
+    mentioned,
+    statements,
+)
 
 # llama_model_loader's flags that decide what a file must hold.
 FLAGS = {
@@ -102,7 +109,10 @@ class Architecture:
         self._hparams = False
         for name, _ in sources.locals:
             self._env[name] = _LOCAL_NAMES.get(name, name)
+        self._seen: set[str] = set()
         self._run(owner, "load_arch_tensors")
+        function = sources.function(owner, "load_arch_tensors")
+        self.left_out = mentioned(function.body) - self._seen if function else {owner}
 
     def needed(self) -> dict[str, str]:
         """Of the definitions those that a row mentions, if only by another definition."""
@@ -143,6 +153,8 @@ class Architecture:
 
     def _one(self, statement: Statement) -> str:
         if statement.kind == "leave":
+            if value := statement.text.removeprefix("return").strip():
+                self._value(value)
             return "True"
         if statement.kind == "throw":
             self._refuse()
@@ -171,6 +183,8 @@ class Architecture:
             self._conditions = [*conditions, condition]
             if condition == "False":
                 lefts.append("False")
+                if not self._hparams:
+                    self._seen |= mentioned(body)
             else:
                 lefts.append(simple(f"({condition}) and ({self._each(body)})"))
             ends.append(self._env)
@@ -181,7 +195,7 @@ class Architecture:
         else:
             self._env = start
             for name in ends[0].keys() | ends[1].keys():
-                one, other = ends[0].get(name), ends[1].get(name)
+                one, other = (each.get(name, self._unset(name)) for each in ends)
                 if one != other:
                     known = None not in (one, other) and UNKNOWN not in (test, one, other)
                     self._set(name, f"({one}) if ({test}) else ({other})" if known else UNKNOWN)
@@ -189,6 +203,10 @@ class Architecture:
                 elif one is not None:
                     self._env[name] = one
         return simple(f"({lefts[0]}) or ({lefts[1]})")
+
+    def _unset(self, name: str) -> str | None:
+        """What a field is before anything is read; of other names nothing."""
+        return self._default(name) if name.startswith("hparams.") else None
 
     def _merged(self, field: str, versions: Sequence[dict[str, int]]) -> None:
         """What a branch read of *field* is what it is after both, where that branch was taken."""
@@ -239,6 +257,8 @@ class Architecture:
             inside = text[made.end() : matching(text, made.end() - 1)]
             self._lambdas[made[1]] = Function(names, tuple(statements(inside)))
             return
+        if ";" in text and "create_tensor" in text:
+            raise SystemExit(f"{self._arch}: statements were taken for one: {text}")
         constructed = re.fullmatch(r"std::string (\w+)\((\".*\")\)", text)
         if constructed:
             self._set(constructed[1], self._value(constructed[2]))
@@ -323,16 +343,25 @@ class Architecture:
             return self._named(node.value)
         if node.kind == "call":
             return self._called(node)
+        if node.kind == "choice":
+            return self._choice(node)
         parts = [self._of(each) for each in node.parts]
         if node.kind == "list" or (UNKNOWN in parts and node.kind in ("index", "unary")):
             return UNKNOWN
         if node.kind == "index":
             return self._indexed(node.value, parts[0])
-        if node.kind == "choice":
-            return f"(({parts[1]}) if ({parts[0]}) else ({parts[2]}))"
         if node.kind == "unary":
             return {"!": f"(not ({parts[0]}))", "-": f"(-({parts[0]}))"}.get(node.value, UNKNOWN)
         return self._binary(node.value, parts)
+
+    def _choice(self, node: Node) -> str:
+        test = self._of(node.parts[0])
+        arms = []
+        for condition, arm in ((test, node.parts[1]), (f"not ({test})", node.parts[2])):
+            self._conditions.append(simple(condition))
+            arms.append(self._of(arm))
+            self._conditions.pop()
+        return f"(({arms[0]}) if ({test}) else ({arms[1]}))"
 
     def _binary(self, symbol: str, parts: list[str]) -> str:
         if symbol in ("==", "!=") and parts[1] == "False" and "has(" in parts[0]:
@@ -349,6 +378,8 @@ class Architecture:
             return f"({self._env[name]})"
         if name in _CONSTANTS:
             return _CONSTANTS[name]
+        if name in self._sources.tensors:
+            return name
         if name in self._sources.architectures:
             return repr(self._sources.architectures[name])
         if name.startswith("hparams."):
@@ -441,7 +472,7 @@ class Architecture:
         key = self._sources.keys.get(parts[0].value) if parts else None
         if key is None:
             return UNKNOWN
-        key = key.replace("%s.", "", 1)
+        key = key.removeprefix("%s.")
         place = 3 if method == "get_key_or_arr" else 2
         required = self._of(parts[place]) if len(parts) > place else "True"
         needed = required not in ("False", "0", "0.0")
@@ -503,7 +534,10 @@ class Architecture:
     def _tensor_name(self, node: Node) -> str:
         """`blk.{i}.attn_q.weight`; braces hold an expression."""
         known = node.kind == "call" and node.value == "tn" and node.parts
-        pattern = self._sources.tensors.get(node.parts[0].value) if known else None
+        symbol = node.parts[0].value if known else ""
+        symbol = self._env.get(symbol, symbol)
+        pattern = self._sources.tensors.get(symbol)
+        self._seen.add(symbol)
         if pattern is None:
             return UNKNOWN
         rest = list(node.parts[1:])

@@ -22,8 +22,6 @@ from modpdb.probes.gguf_contents import Array
 _FILE = Path(__file__).with_name("loader_facts.json")
 _DEEPEST = 40  # definitions within definitions
 _BRACES = re.compile(r"\{([^{}]+)\}")
-# Keys that begin with one of these are not the architecture's.
-_GENERAL = ("general.", "tokenizer.")
 
 _READ = ("key", "key_at", "length")
 NOT_REQUIRED, ANY_SHAPE = 1, 16  # flags of llama_model_loader that are looked at
@@ -180,7 +178,9 @@ class Expressions:
         return f"{short} has {held.length}" if type(held) is Array else f"{short} is {held}"
 
     def full_key(self, key: str) -> str:
-        return key if key.startswith(_GENERAL) else f"{self._arch}.{key}"
+        """`gemma3.block_count` of `block_count`; some keys belong to no architecture."""
+        general = key.partition(".")[0] in _whole()["general"] and "." in key
+        return key if general else f"{self._arch}.{key}"
 
     def _of(self, node: ast.expr, block: int | None) -> Any:
         if isinstance(node, ast.Constant):
