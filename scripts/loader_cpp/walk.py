@@ -199,7 +199,7 @@ class Architecture:
                 if one != other:
                     known = None not in (one, other) and UNKNOWN not in (test, one, other)
                     self._set(name, f"({one}) if ({test}) else ({other})" if known else UNKNOWN)
-                    self._merged(name.removeprefix("hparams."), versions)
+                    self._merged(_field(name), versions)
                 elif one is not None:
                     self._env[name] = one
         return simple(f"({lefts[0]}) or ({lefts[1]})")
@@ -299,23 +299,23 @@ class Architecture:
             value = UNKNOWN
         self._env[name] = value
         if name.startswith("hparams.") and self._hparams:
-            field = name.removeprefix("hparams.")
+            field = _field(name)
+            mentioned = {each: self._versions.get(each, 0) for each in _fields_in(value)}
+            self._read[field] = mentioned | self._read.get(field, {})  # the oldest that was read
             self._versions[field] = self._versions.get(field, 0) + 1
-            mentioned = {each: self._versions.get(each, 0) for each in names_in(value)}
-            self._read[field] = self._read.get(field, {}) | mentioned
 
     def _settled(self) -> dict[str, str]:
         """What the fields are in the end. A field whose value mentions one that was changed after
         that is not known."""
         found = {}
         for name, value in self._env.items():
-            field = name.removeprefix("hparams.")
-            if field == name:
+            if not name.startswith("hparams."):
                 continue
+            field = _field(name)
             stale = any(
                 self._versions.get(each, 0) != self._latest(each, version)
                 for each, version in self._read.get(field, {}).items()
-                if each != field and each in names_in(value)
+                if each in _fields_in(value)
             )
             found[field] = UNKNOWN if stale else value
         return found
@@ -383,7 +383,7 @@ class Architecture:
         if name in self._sources.architectures:
             return repr(self._sources.architectures[name])
         if name.startswith("hparams."):
-            field = name.removeprefix("hparams.")
+            field = _field(name)
             if self._hparams:
                 return field
             return field if field in self.definitions else self._default(name)
@@ -391,7 +391,7 @@ class Architecture:
 
     def _indexed(self, name: str, index: str) -> str:
         array = name.startswith("hparams.") and name.endswith(("_arr", "_impl"))
-        return f"{name.removeprefix('hparams.')}[{index}]" if array else UNKNOWN
+        return f"{_field(name)}[{index}]" if array else UNKNOWN
 
     def _called(self, node: Node) -> str:
         name, parts = node.value, node.parts
@@ -507,7 +507,7 @@ class Architecture:
         header = {"hparams.rope_scaling_type_train": "'linear'", "hparams.n_expert": "0"}
         if target.endswith("_arr"):
             return "0"
-        default = self._sources.defaults.get(target.removeprefix("hparams."), UNKNOWN)
+        default = self._sources.defaults.get(_field(target), UNKNOWN)
         return header.get(target, default)
 
     def _created(self, parts: Sequence[Node]) -> str:
@@ -548,3 +548,19 @@ class Architecture:
                 return UNKNOWN
             pattern = pattern.replace("%d", number if number.isdigit() else f"{{{number}}}", 1)
         return f"{pattern}.{suffix}" if suffix else pattern
+
+
+def _field(name: str) -> str:
+    """`posnet_n_embd` of `hparams.posnet.n_embd`."""
+    return name.removeprefix("hparams.").replace(".", "_")
+
+
+def _fields_in(value: str) -> set[str]:
+    """The fields that *value* mentions, those that a name is derived from as well."""
+    found = names_in(value)
+    rest = list(found)
+    while rest:
+        more = names_in(_DERIVED.get(rest.pop(), "0")) - found
+        found |= more
+        rest += more
+    return found

@@ -11,9 +11,13 @@ from modpdb.commands.registry import Arguments, UsageError, command
 from modpdb.commands.targets import frames_outwards
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from modpdb.debugger import ModPdb
-    from modpdb.probes.coverage import Coverage
+    from modpdb.probes.coverage_findings import Coverage
     from modpdb.probes.gguf_contents import GGUFContents
+
+_NO_ADAPTER = "it needs no tensor, and a model that has all; coverage looks at models"
 
 
 def _complete(dbg: ModPdb, text: str) -> Iterator[str]:
@@ -45,17 +49,30 @@ def coverage(dbg: ModPdb, arguments: Arguments) -> None:
         raise UsageError(f"coverage takes one FILE.gguf, not {' '.join(words)}")
     unfold = bool(arguments.options.get("--unfold"))
     if path is not None:
-        from modpdb.probes.coverage import contents_coverage
-        from modpdb.probes.gguf_files import read_gguf
-
-        contents = reading(lambda: read_gguf(path))
-        found = contents_coverage(contents, sys.modules.get("gguf"))
-        if found is None:
-            raise UsageError(f"{path} has no general.architecture: what it needs is not known")
-        dbg.show(view(found, str(path), unfold=unfold))
+        dbg.show(view(_of_file(path), str(path), unfold=unfold))
         return
     found, where = _written(dbg)
     dbg.show(view(found, where, unfold=unfold))
+
+
+def _of_file(path: Path) -> Coverage:
+    from modpdb.probes.coverage import contents_coverage
+    from modpdb.probes.gguf_files import read_gguf
+
+    contents = reading(lambda: read_gguf(path))
+    metadata = {each.key: each.value for each in contents.metadata}
+    whole = metadata.get("split.tensors.count")
+    if type(whole) is int and whole > len(contents.tensors):
+        raise UsageError(
+            f"{path} is a shard with {len(contents.tensors):,} of {whole:,} tensors: "
+            "coverage takes a model in one file"
+        )
+    if metadata.get("general.type") == "adapter":
+        raise UsageError(f"{path} is an adapter: {_NO_ADAPTER}")
+    found = contents_coverage(contents, sys.modules.get("gguf"))
+    if found is None:
+        raise UsageError(f"{path} has no general.architecture: what it needs is not known")
+    return found
 
 
 def _written(dbg: ModPdb) -> tuple[Coverage, str]:
@@ -75,6 +92,8 @@ def _written(dbg: ModPdb) -> tuple[Coverage, str]:
     expression, object_ = writer
     contents = writer_contents(object_, expression)
     conversion = find_conversion(variables)
+    if conversion is not None and conversion.adapter is not None:
+        raise UsageError(f"an adapter is converted: {_NO_ADAPTER}")
     tied = conversion_tied(conversion) if conversion is not None else None
     found = contents_coverage(contents, sys.modules.get("gguf"), tied=tied)
     if found is None:

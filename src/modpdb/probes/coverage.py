@@ -9,16 +9,16 @@ a file.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
+from modpdb.probes.coverage_findings import Coverage, Finding
+from modpdb.probes.coverage_shapes import Rows, needed_shape, wrong_shapes
 from modpdb.probes.gguf_contents import BLOCKS, GGUFContents
 from modpdb.probes.gguf_table import gguf_tensors, not_in_all_blocks
 from modpdb.probes.loader_facts import (
-    ANY_SHAPE,
     NOT_REQUIRED,
     UNKNOWN,
     ArchitectureFacts,
@@ -26,12 +26,6 @@ from modpdb.probes.loader_facts import (
     TensorRow,
     architecture_facts,
 )
-
-Kind = Literal["missing", "shape", "unexpected", "key", "refused", "doubtful", "note", "dropped"]
-"""A tensor that the loader requires; one of another shape; one that it does not ask for; a key
-that it requires; metadata at which it stops; what may be wrong and cannot be told from here; what
-is right under a condition that only the source can tell; a source tensor of which nothing was
-made."""
 
 # Where the converter takes a required key from, if it has it: conversion/base.py, TextModel's
 # set_gguf_parameters, llama-cpp-python 0.3.36; the key is left out where the config has none.
@@ -44,62 +38,15 @@ _FROM = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """*name* is a tensor or key; *words* say what is the matter, many may share them, and *remark*
-    what is so of this one. *ne* is the shape that was found, *needed* the one that is needed
-    (ggml's, the fastest dimension first; None where it does not matter or is not known)."""
-
-    kind: Kind
-    name: str
-    words: str
-    ne: tuple[int, ...] | None = None
-    needed: tuple[int, ...] | None = None
-    remark: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Coverage:
-    """*source* says whose facts these are, "" where the architecture is in no table: then nothing
-    is known to be complete. *required* counts the tensors that the loader asks for and *present*
-    those of them that are there, *required_keys* and *present_keys* the metadata. *absent* are
-    the optional tensors that are not there. *unjudged* are tensors of which it is not known
-    whether they are asked for, or with which shape. *unfinished* says what is still to come, as
-    `the metadata is`, "" for nothing."""
-
-    arch: str
-    source: str
-    findings: tuple[Finding, ...]
-    required: int = 0
-    present: int = 0
-    required_keys: int = 0
-    present_keys: int = 0
-    absent: tuple[str, ...] = ()
-    unjudged: tuple[Finding, ...] = ()
-    unfinished: str = ""
-
-    @property
-    def wrong(self) -> tuple[Finding, ...]:
-        """What keeps the file from being loaded."""
-        fine = ("doubtful", "note", "dropped")
-        return tuple(each for each in self.findings if each.kind not in fine)
-
-    @property
-    def complete(self) -> bool:
-        """Nothing is wrong, doubtful or not known; of an unknown architecture never."""
-        doubtful = any(each.kind == "doubtful" for each in self.findings)
-        known = self.source and not self.unjudged and not self.unfinished
-        return bool(known) and not self.wrong and not doubtful
-
-
 @dataclass(slots=True)
 class _Asked:
     """Tensors by name, as the rows of the facts ask for them."""
 
-    rows: dict[str, list[tuple[TensorRow, int | None]]] = field(default_factory=dict)
+    rows: dict[str, Rows] = field(default_factory=dict)
     uncertain: set[str] = field(default_factory=set)  # under a condition that is not known
     not_wanted: dict[str, str] = field(default_factory=dict)  # the condition does not hold
     unnamed: bool = False
+    uncounted: set[str] = field(default_factory=set)  # numbers of blocks that are not known
 
 
 def coverage(
@@ -121,7 +68,8 @@ def coverage(
     """
     tensors = dict(written)
     findings = [Finding("dropped", name, "nothing was made of it") for name in dropped]
-    facts = architecture_facts(arch)
+    adapter = metadata.get("general.type") == "adapter"  # which no table speaks of
+    facts = None if adapter else architecture_facts(arch)
     if facts is None:
         return _by_gguf(arch, tensors, gguf_module, blocks, metadata, findings)
     held = dict(metadata)
@@ -131,7 +79,7 @@ def coverage(
     keys, required_keys = _keys(facts, expressions, metadata)
     asked = _asked(facts, expressions, tensors)
     missing, present, absent, unjudged = _missing(facts, expressions, asked, tensors, tied)
-    shapes, more = _shapes(expressions, asked, tensors)
+    shapes, more = wrong_shapes(expressions, asked.rows, asked.uncertain, tensors)
     unexpected, unsure = _unexpected(arch, facts, asked, tensors, gguf_module)
     refused = _refused(facts, expressions)
     findings = [*missing, *shapes, *unexpected, *keys, *refused, *findings]
@@ -220,7 +168,8 @@ def _asked(facts: ArchitectureFacts, expressions: Expressions, tensors: Collecti
     for row in facts.tensors:
         count = expressions.value(row.count) if row.count else 1
         if type(count) is not int or count > BLOCKS:
-            # As many as there are: what is asked for is not known, what is there is expected.
+            # What is asked for is not known; what is there is expected.
+            found.uncounted.add(row.count)
             pattern = _pattern(row.name)
             for name in filter(pattern.fullmatch, tensors):
                 found.uncertain.add(name)
@@ -283,6 +232,9 @@ def _missing(
             absent += [name] if tied is not False else []
         else:
             absent.append(name)
+    unjudged += [
+        Finding("doubtful", count, "how many blocks there are") for count in sorted(asked.uncounted)
+    ]
     return missing, present, absent, unjudged
 
 
@@ -292,7 +244,7 @@ def _needed(row: TensorRow, block: int | None, expressions: Expressions) -> Any:
 
 
 def _lack(name: str, row: TensorRow, block: int | None, expressions: Expressions) -> Finding:
-    shape = _shape(row, block, expressions)
+    shape = needed_shape(row, block, expressions)
     condition = "" if row.condition == "True" else f"as {_readable(row.condition)}"
     return Finding("missing", name, "the loader requires it", None, shape, condition)
 
@@ -312,89 +264,6 @@ def _instead(name: str, other: str, tied: bool | None) -> list[Finding]:
         )
         return [Finding("note", name, words)]
     return []
-
-
-def _shape(row: TensorRow, block: int | None, expressions: Expressions) -> tuple[int, ...] | None:
-    shape = tuple(expressions.value(each, block) for each in row.shape)
-    return shape if all(type(each) is int for each in shape) else None
-
-
-def _shapes(
-    expressions: Expressions, asked: _Asked, tensors: Mapping[str, tuple[int, ...] | None]
-) -> tuple[list[Finding], list[Finding]]:
-    """Tensors that have another shape than any row asks for, and those whose is not known."""
-    wrong: list[Finding] = []
-    unknown: list[Finding] = []
-    for name, ne in tensors.items():
-        rows = asked.rows.get(name)
-        if ne is None or not rows:
-            continue
-        shapes = [_shape(row, block, expressions) for row, block in rows]
-        if any(
-            needed is not None and _fits(ne, needed, _needed_flags(row, block, expressions))
-            for needed, (row, block) in zip(shapes, rows, strict=True)
-        ):
-            continue
-        row, block = rows[0]
-        if any(needed is None for needed in shapes) and not _differs(ne, row, block, expressions):
-            text = " × ".join(row.shape)
-            unknown.append(Finding("doubtful", name, "whether the shape is right", ne, remark=text))
-            continue
-        words = _why_not(ne, row, block, expressions)
-        wrong.append(Finding("shape", name, words, ne, shapes[0]))
-    return wrong, unknown
-
-
-def _differs(
-    ne: tuple[int, ...], row: TensorRow, block: int | None, expressions: Expressions
-) -> bool:
-    """A dimension that is known is not as needed, whatever the others are."""
-    return len(_without_ones(ne)) > len(row.shape) or bool(
-        _wrong_sizes(ne, row, block, expressions)
-    )
-
-
-def _wrong_sizes(
-    ne: tuple[int, ...], row: TensorRow, block: int | None, expressions: Expressions
-) -> list[tuple[str, int]]:
-    """The expressions of the dimensions that are not as needed, with what is needed."""
-    padded = [*ne, *[1] * (len(row.shape) - len(ne))]
-    values = [expressions.value(each, block) for each in row.shape]
-    return [
-        (text, value)
-        for text, value, size in zip(row.shape, values, padded, strict=False)
-        if type(value) is int and value != size
-    ]
-
-
-def _why_not(
-    ne: tuple[int, ...], row: TensorRow, block: int | None, expressions: Expressions
-) -> str:
-    """`embedding_length is 4096`: what the sizes that are not as needed are worked out from."""
-    said: dict[str, None] = {}
-    for text, value in _wrong_sizes(ne, row, block, expressions):
-        keys = [expressions.said(key) for key in expressions.mentioned(text, block)]
-        said[" and ".join(keys) or f"{text} is {value}"] = None
-    return "; ".join(said) or f"{len(row.shape)} dimensions are needed"
-
-
-def _needed_flags(row: TensorRow, block: int | None, expressions: Expressions) -> bool:
-    flags = expressions.value(row.flags, block)
-    return type(flags) is int and bool(flags & ANY_SHAPE)
-
-
-def _fits(ne: tuple[int, ...], needed: tuple[int, ...], any_shape: bool) -> bool:
-    if any_shape:
-        return math.prod(ne) == math.prod(needed)
-    return _without_ones(ne) == _without_ones(needed)
-
-
-def _without_ones(ne: tuple[int, ...]) -> tuple[int, ...]:
-    """Dimensions beyond the last are ones to ggml."""
-    end = len(ne)
-    while end and ne[end - 1] == 1:
-        end -= 1
-    return ne[:end]
 
 
 def _unexpected(

@@ -151,8 +151,10 @@ class Expressions:
         return list(found)
 
     def _mention(self, node: ast.AST, block: int | None, found: dict[str, None]) -> None:
-        if isinstance(node, ast.Name) and node.id in self._definitions and len(found) < _DEEPEST:
+        if isinstance(node, ast.Name) and node.id in self._definitions and self._depth < _DEEPEST:
+            self._depth += 1
             self._mention(_parsed(self._definitions[node.id]), block, found)
+            self._depth -= 1
         elif isinstance(node, ast.Call) and ast.unparse(node.func) in _READ:
             key = self.full_key(ast.literal_eval(node.args[0]))
             if key in self._metadata:

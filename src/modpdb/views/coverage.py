@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from modpdb.probes.coverage import Coverage, Finding, Kind
+from modpdb.probes.coverage_findings import Coverage, Finding, Kind
 from modpdb.views.named_rows import named_rows
 from modpdb.views.text import plural, printable, shape
 
@@ -50,12 +50,12 @@ def verdict(found: Coverage) -> str:
     if found.unfinished:
         return f"so far {wrong or 'nothing wrong'}: {found.unfinished} still to come"
     if not found.source:
-        name = printable(found.arch)
-        return f"not known: no loader's facts for {name}" + (
-            f"; {unknown} doubtful" * bool(unknown)
+        doubtful = f"; {unknown:,} doubtful" if unknown else ""
+        return (
+            f"not known: {printable(found.arch)} is in no table of what the loader needs{doubtful}"
         )
     if wrong:
-        return wrong
+        return wrong + (f", {unknown:,} not known" if unknown else "")
     have = (
         f"{found.present:,} of {found.required:,} tensors that {printable(found.arch)} needs, "
         f"{plural(found.present_keys, 'key')}"
@@ -75,6 +75,9 @@ def _findings(found: Sequence[Finding], *, unfold: bool) -> Iterator[RenderableT
     for each in found:
         groups.setdefault((each.kind, each.words), []).append(each)
     for (kind, words), members in sorted(groups.items(), key=lambda group: _ORDER[group[0][0]]):
+        if kind == "note":
+            yield from (Text(f"note: {printable(each.name)} is {words}") for each in members)
+            continue
         head = f"{_LABELS[kind]}: {printable(words)}"
         yield from named_rows(
             head,
@@ -94,7 +97,7 @@ def _last(found: Coverage) -> str:
     if found.unfinished:
         return "`ahead` looks at all that will be written"
     if not found.source:
-        return "the loader's facts that modpdb has do not name this architecture: nothing is proved"
+        return "nothing is proved; gguf.MODEL_TENSORS only says what there may be"
     said = [f"by {found.source}"]
     if found.wrong:
         said.insert(
