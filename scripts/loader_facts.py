@@ -58,7 +58,7 @@ def facts(sources: Sources, version: str) -> dict[str, Any]:
     keys = in_all([each.keys for each in read.values()])
     refused = in_all([each.refused for each in read.values()])
     return {
-        "source": f"llama.cpp's loader, as of llama-cpp-python {version}",
+        "source": f"llama.cpp's loader (llama-cpp-python {version})",
         "general": sources.general,
         "definitions": definitions,
         "keys": keys + TOKENIZER,

@@ -89,7 +89,7 @@ def test_a_key_that_the_loader_requires(key):
     found = llama(metadata={f"llama.{key}": None})
     (finding,) = [each for each in found.findings if each.kind == "key"]
     assert finding.name == f"llama.{key}"
-    assert finding.remark.startswith("the converter takes it from ")
+    assert finding.remark.startswith("from ")
     assert not found.complete
 
 

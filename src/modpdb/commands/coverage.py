@@ -77,6 +77,7 @@ def _of_file(path: Path) -> Coverage:
 
 def _written(dbg: ModPdb) -> tuple[Coverage, str]:
     """Of the writer at hand, and what it is called."""
+    from modpdb.probes._static import class_name
     from modpdb.probes.conversion import find_conversion
     from modpdb.probes.coverage import contents_coverage, so_far
     from modpdb.probes.tied_embeddings import conversion_tied
@@ -99,7 +100,8 @@ def _written(dbg: ModPdb) -> tuple[Coverage, str]:
     if found is None:
         raise UsageError(f"{expression} has no general.architecture: what it needs is not known")
     to_come = _to_come([name for name, _ in frames], contents)
-    return (so_far(found, to_come) if to_come else found), expression
+    where = f"{expression} ({class_name(type(object_))})"
+    return (so_far(found, to_come) if to_come else found), where
 
 
 def _to_come(functions: list[str], contents: GGUFContents) -> str:

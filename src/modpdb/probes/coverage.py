@@ -139,8 +139,9 @@ def _keys(
         elif needed is not UNKNOWN and needed:
             required.add(full)
             if full not in metadata:
-                remark = f"the converter takes it from {_FROM[key]}" if key in _FROM else ""
-                words = "the loader stops without it"
+                remark = f"from {_FROM[key]}" if key in _FROM else ""
+                where = "; the converter takes it from the config" if remark else ""
+                words = f"the loader stops without it{where}"
                 findings[full] = Finding("key", full, words, remark=remark)
     return list(findings.values()), len(required)
 

@@ -31,6 +31,8 @@ def coverage(found: Coverage, where: str, *, unfold: bool = False) -> Renderable
     """*where* names what was looked at: a file, or the writer as the frame reaches it."""
     parts: list[RenderableType] = [_heading(found, where)]
     parts += _findings([*found.findings, *found.unjudged], unfold=unfold)
+    if found.wrong and not found.unfinished and found.source:
+        parts.append(Text(f"there: {_there(found)}"))
     parts.append(Text(_last(found), "dim"))
     return Group(*parts)
 
@@ -55,12 +57,16 @@ def verdict(found: Coverage) -> str:
             f"not known: {printable(found.arch)} is in no table of what the loader needs{doubtful}"
         )
     if wrong:
-        return wrong + (f", {unknown:,} not known" if unknown else "")
-    have = (
-        f"{found.present:,} of {found.required:,} tensors that {printable(found.arch)} needs, "
-        f"{plural(found.present_keys, 'key')}"
-    )
-    return f"complete as far as is known: {have}" if unknown else f"complete: {have}"
+        return f"{wrong}, {unknown:,} not known" if unknown else wrong
+    return f"complete{' as far as is known' if unknown else ''}: {_there(found)}"
+
+
+def _there(found: Coverage) -> str:
+    keys = plural(found.required_keys, "key")
+    if found.present_keys < found.required_keys:
+        keys = f"{found.present_keys:,} of {keys}"
+    arch = printable(found.arch)
+    return f"{found.present:,} of {found.required:,} tensors that {arch} needs, {keys}"
 
 
 def _heading(found: Coverage, where: str) -> Text:
@@ -98,13 +104,7 @@ def _last(found: Coverage) -> str:
         return "`ahead` looks at all that will be written"
     if not found.source:
         return "nothing is proved; gguf.MODEL_TENSORS only says what there may be"
-    said = [f"by {found.source}"]
-    if found.wrong:
-        said.insert(
-            0,
-            f"{found.present:,} of {found.required:,} required tensors, "
-            f"{found.present_keys:,} of {found.required_keys:,} keys",
-        )
+    said = f"by {found.source}"
     if found.absent:
-        said.append(f"{plural(len(found.absent), 'optional tensor')} not there")
-    return " · ".join(said)
+        said += f" · {plural(len(found.absent), 'optional tensor')} absent"
+    return said
