@@ -251,8 +251,10 @@ def _lack(name: str, row: TensorRow, block: int | None, expressions: Expressions
 
 
 def _readable(condition: str) -> str:
-    """Without what is said of each block by its number."""
-    return condition.replace("blk.{i}.", "")
+    """Of a block, so without its number: `attn_qkv.weight is not there`."""
+    text = condition.replace("blk.{i}.", "")
+    text = re.sub(r"\(not has\('([^']*)'\)\)|\bnot has\('([^']*)'\)", r"\1\2 is not there", text)
+    return re.sub(r"\bhas\('([^']*)'\)", r"\1 is there", text)
 
 
 def _instead(name: str, other: str, tied: bool | None) -> list[Finding]:
