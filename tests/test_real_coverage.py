@@ -70,6 +70,7 @@ def test_broken_in_several_ways(
     assert "3 tensors missing, 2 keys missing" in out
     assert "blk.{1…2}.attn_norm.weight" in out
     assert "blk.2.attn_norm.weight" in out  # unfolded
+    assert "not known without the keys: whether the shape is right (36 names; --unfold)" in out
     assert "output.weight" in out and "the source is not tied" in out
     for key, source in (
         ("llama.embedding_length", "hidden_size"),

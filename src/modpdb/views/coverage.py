@@ -80,7 +80,12 @@ def _findings(found: Sequence[Finding], *, unfold: bool) -> Iterator[RenderableT
     groups: dict[tuple[Kind, str], list[Finding]] = {}
     for each in found:
         groups.setdefault((each.kind, each.words), []).append(each)
+    lacks_keys = any(kind == "key" for kind, _ in groups)
     for (kind, words), members in sorted(groups.items(), key=lambda group: _ORDER[group[0][0]]):
+        if kind == "doubtful" and lacks_keys and not unfold:  # what a key decides waits for it
+            many = plural(len(members), "name")
+            yield Text(f"not known without the keys: {printable(words)} ({many}; --unfold)", "dim")
+            continue
         if kind == "note":
             yield from (Text(f"note: {printable(each.name)} is {words}") for each in members)
             continue
