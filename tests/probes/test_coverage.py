@@ -222,6 +222,13 @@ def test_metadata_that_cannot_be_true_is_not_complete(key, value):
     assert not found.complete
 
 
+def test_where_names_are_not_all_known_nothing_is_complete():
+    metadata = {key.replace("llama.", "hrm_text."): value for key, value in LLAMA.items()}
+    found = coverage("hrm_text", TENSORS.items(), metadata)
+    assert "?" in {each.name for each in found.unjudged}
+    assert not found.complete
+
+
 def test_dropped_tensors_are_told_and_change_no_verdict():
     found = llama(dropped=["model.rotary_emb.inv_freq"])
     assert kinds(found) == [("dropped", "model.rotary_emb.inv_freq")]

@@ -236,6 +236,9 @@ def _missing(
     unjudged += [
         Finding("doubtful", count, "how many blocks there are") for count in sorted(asked.uncounted)
     ]
+    if asked.unnamed:
+        words = "whether all is there: some names that the loader asks for"
+        unjudged.append(Finding("doubtful", "?", words))
     return missing, present, absent, unjudged
 
 
