@@ -21,59 +21,17 @@ from loader_cpp.functions import (
     mentioned,
     statements,
 )
+from loader_cpp.names import (
+    CONSTANTS,
+    DERIVED,
+    FLAGS,
+    FUNCTIONS,
+    KNOWN,
+    LOCAL_NAMES,
+    field_of,
+    fields_in,
+)
 
-# llama_model_loader's flags that decide what a file must hold.
-FLAGS = {
-    "TENSOR_NOT_REQUIRED": 1, "TENSOR_DUPLICATED": 2, "TENSOR_SKIP": 4,
-    "TENSOR_SKIP_IF_VIRTUAL": 8, "TENSOR_ALLOW_RESHAPE": 16, "TENSOR_READ_LAZY": 32,
-}  # fmt: skip
-_CONSTANTS = {
-    "true": "True", "false": "False", "arch": "",
-    "NULL": "False", "nullptr": "False", "LLAMA_MAX_LAYERS": "512", "LLAMA_MAX_EXPERTS": "512",
-    "ml.load_mtp": "False",  # as llama.cpp loads a model unless asked for more
-    "hparams.vocab_only": "False",
-    "n_vocab": "n_vocab", "n_token_types": "n_token_types",
-    "LLAMA_ROPE_SCALING_TYPE_NONE": "'none'", "LLAMA_ROPE_SCALING_TYPE_LINEAR": "'linear'",
-    "LLAMA_ROPE_SCALING_TYPE_YARN": "'yarn'", "LLAMA_ROPE_SCALING_TYPE_LONGROPE": "'longrope'",
-    **{name: str(value) for name, value in FLAGS.items()},
-    **{f"llama_model_loader::{name}": str(value) for name, value in FLAGS.items()},
-}  # fmt: skip
-_MLA = "(n_embd_head_k_mla_impl != 0 and n_embd_head_v_mla_impl != 0)"
-# What llama_hparams's functions give: by index, and without one.
-_FUNCTIONS = {
-    "n_head": ("n_head_arr[{}]", "n_head"), "n_head_kv": ("n_head_kv_arr[{}]", "n_head_kv"),
-    "n_ff": ("n_ff_arr[{}]", "n_ff"), "n_ff_exp": ("n_ff_exp_arr[{}]", "n_ff_exp"),
-    "n_expert_used": ("n_expert_used_arr[{}]", "n_expert_used_arr[0]"),
-    "n_embd_head_k": ("head_k[{}]", "n_embd_head_k"),
-    "n_embd_head_v": ("head_v[{}]", "n_embd_head_v"),
-    "n_embd_k_gqa": ("k_gqa[{}]", "n_embd_k_gqa"), "n_embd_v_gqa": ("v_gqa[{}]", "n_embd_v_gqa"),
-    "n_rot": ("rot[{}]", "n_rot"), "is_recr": ("is_recr_impl[{}]", ""),
-    "is_swa": ("is_swa_impl[{}]", ""), "n_layer": ("", "n_layer"),
-    "n_embd_out": ("", "(n_embd_out_impl if n_embd_out_impl > 0 else n_embd)"),
-    "is_mla": ("", _MLA),
-    "n_embd_head_k_mla": ("", f"(n_embd_head_k_mla_impl if {_MLA} else n_embd_head_k)"),
-    "n_embd_head_v_mla": ("", f"(n_embd_head_v_mla_impl if {_MLA} else n_embd_head_v)"),
-    "n_gqa": ("", "(n_head // n_head_kv if n_head_kv else 0)"),
-}  # fmt: skip
-# By these names; `i` is a block.
-_DERIVED = {
-    "n_layer": "n_layer_all - n_layer_nextn",
-    "n_head": "n_head_arr[0]", "n_head_kv": "n_head_kv_arr[0]", "n_ff": "n_ff_arr[0]",
-    "n_ff_exp": "n_ff_exp_arr[0]",
-    "head_k": "n_embd_head_k_swa if is_swa_impl[i] else n_embd_head_k_full",
-    "head_v": "n_embd_head_v_swa if is_swa_impl[i] else n_embd_head_v_full",
-    "rot": "n_rot_swa if is_swa_impl[i] else n_rot_full",
-    "n_embd_head_k": "head_k[0]", "n_embd_head_v": "head_v[0]", "n_rot": "rot[0]",
-    "k_gqa": "head_k[i] * n_head_kv_arr[i]", "v_gqa": "head_v[i] * n_head_kv_arr[i]",
-    "n_embd_k_gqa": "k_gqa[0]", "n_embd_v_gqa": "v_gqa[0]",
-    "n_vocab": "length('tokenizer.ggml.tokens')",
-    "n_token_types": "key('tokenizer.ggml.token_type_count', 0)",
-}  # fmt: skip
-# What probes/loader_facts.py knows without a definition.
-_KNOWN = {
-    "i", UNKNOWN, "key", "key_at", "has", "has_key", "is_array", "length", "min", "max",
-}  # fmt: skip
-_LOCAL_NAMES = {"n_embd_gqa": "n_embd_v_gqa"}
 _ASSIGNED = re.compile(
     r"(?:[\w:<>,*& ]+?[ &*])?([\w.>-]+(?:\[[^\]]*\])?)\s*=(?!=)\s*(.+)", re.DOTALL
 )
@@ -105,10 +63,10 @@ class Architecture:
         self._lambdas: dict[str, Function] = {}
         self._hparams = True
         self._run("llama_model_base", "load_hparams")
-        self.definitions = _DERIVED | self._settled()
+        self.definitions = DERIVED | self._settled()
         self._hparams = False
         for name, _ in sources.locals:
-            self._env[name] = _LOCAL_NAMES.get(name, name)
+            self._env[name] = LOCAL_NAMES.get(name, name)
         self._seen: set[str] = set()
         self._run(owner, "load_arch_tensors")
         function = sources.function(owner, "load_arch_tensors")
@@ -123,7 +81,7 @@ class Architecture:
         found: dict[str, str] = {}
         while rest:
             name = rest.pop()
-            if name not in found and name not in _KNOWN:
+            if name not in found and name not in KNOWN:
                 found[name] = self.definitions.get(name, self._default(f"hparams.{name}"))
                 rest += names_in(found[name])
         return found
@@ -199,7 +157,7 @@ class Architecture:
                 if one != other:
                     known = None not in (one, other) and UNKNOWN not in (test, one, other)
                     self._set(name, f"({one}) if ({test}) else ({other})" if known else UNKNOWN)
-                    self._merged(_field(name), versions)
+                    self._merged(field_of(name), versions)
                 elif one is not None:
                     self._env[name] = one
         return simple(f"({lefts[0]}) or ({lefts[1]})")
@@ -299,8 +257,8 @@ class Architecture:
             value = UNKNOWN
         self._env[name] = value
         if name.startswith("hparams.") and self._hparams:
-            field = _field(name)
-            mentioned = {each: self._versions.get(each, 0) for each in _fields_in(value)}
+            field = field_of(name)
+            mentioned = {each: self._versions.get(each, 0) for each in fields_in(value)}
             self._read[field] = mentioned | self._read.get(field, {})  # the oldest that was read
             self._versions[field] = self._versions.get(field, 0) + 1
 
@@ -311,11 +269,11 @@ class Architecture:
         for name, value in self._env.items():
             if not name.startswith("hparams."):
                 continue
-            field = _field(name)
+            field = field_of(name)
             stale = any(
                 self._versions.get(each, 0) != self._latest(each, version)
                 for each, version in self._read.get(field, {}).items()
-                if each in _fields_in(value)
+                if each in fields_in(value)
             )
             found[field] = UNKNOWN if stale else value
         return found
@@ -376,14 +334,14 @@ class Architecture:
             return repr(self._arch)
         if name in self._env and not name.startswith("hparams."):
             return f"({self._env[name]})"
-        if name in _CONSTANTS:
-            return _CONSTANTS[name]
+        if name in CONSTANTS:
+            return CONSTANTS[name]
         if name in self._sources.tensors:
             return name
         if name in self._sources.architectures:
             return repr(self._sources.architectures[name])
         if name.startswith("hparams."):
-            field = _field(name)
+            field = field_of(name)
             if self._hparams:
                 return field
             return field if field in self.definitions else self._default(name)
@@ -391,7 +349,7 @@ class Architecture:
 
     def _indexed(self, name: str, index: str) -> str:
         array = name.startswith("hparams.") and name.endswith(("_arr", "_impl"))
-        return f"{_field(name)}[{index}]" if array else UNKNOWN
+        return f"{field_of(name)}[{index}]" if array else UNKNOWN
 
     def _called(self, node: Node) -> str:
         name, parts = node.value, node.parts
@@ -435,7 +393,7 @@ class Architecture:
         self._env = before | kept
 
     def _of_hparams(self, method: str, parts: Sequence[Node]) -> str:
-        indexed, plain = _FUNCTIONS.get(method, ("", ""))
+        indexed, plain = FUNCTIONS.get(method, ("", ""))
         if method == "set_swa_pattern":
             return self._pattern("is_swa_impl", parts, "")
         if method == "set_recr_pattern":
@@ -507,7 +465,7 @@ class Architecture:
         header = {"hparams.rope_scaling_type_train": "'linear'", "hparams.n_expert": "0"}
         if target.endswith("_arr"):
             return "0"
-        default = self._sources.defaults.get(_field(target), UNKNOWN)
+        default = self._sources.defaults.get(field_of(target), UNKNOWN)
         return header.get(target, default)
 
     def _created(self, parts: Sequence[Node]) -> str:
@@ -548,19 +506,3 @@ class Architecture:
                 return UNKNOWN
             pattern = pattern.replace("%d", number if number.isdigit() else f"{{{number}}}", 1)
         return f"{pattern}.{suffix}" if suffix else pattern
-
-
-def _field(name: str) -> str:
-    """`posnet_n_embd` of `hparams.posnet.n_embd`."""
-    return name.removeprefix("hparams.").replace(".", "_")
-
-
-def _fields_in(value: str) -> set[str]:
-    """The fields that *value* mentions, those that a name is derived from as well."""
-    found = names_in(value)
-    rest = list(found)
-    while rest:
-        more = names_in(_DERIVED.get(rest.pop(), "0")) - found
-        found |= more
-        rest += more
-    return found

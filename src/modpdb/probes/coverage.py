@@ -171,6 +171,7 @@ def _asked(facts: ArchitectureFacts, expressions: Expressions, tensors: Collecti
         if type(count) is not int or count > BLOCKS:
             # What is asked for is not known; what is there is expected.
             found.uncounted.add(row.count)
+            found.unnamed = found.unnamed or row.name == "unknown"
             pattern = _pattern(row.name)
             for name in filter(pattern.fullmatch, tensors):
                 found.uncertain.add(name)
