@@ -27,6 +27,7 @@ _OWN = {
     "checkpoint": ("ckpt",),
     "hparams": ("hparams",),
     "gguf": ("gguf",),
+    "coverage": ("coverage",),
     "run_model": ("run-model",),
     "activations": ("record", "activations", "acts", "compare-runs"),
     "stages": ("stages", "stage"),
