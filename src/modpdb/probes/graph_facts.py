@@ -21,16 +21,20 @@ PLAIN = _names(
     attn_q_b attn_kv_a_mqa ffn_gate ffn_up ffn_down ffn_gate_inp ffn_gate_exps
     ffn_up_exps ffn_down_exps ffn_gate_shexp ffn_up_shexp ffn_down_shexp
     ffn_gate_inp_shexp
+    attn_rel_b cross_attn_q cross_attn_k cross_attn_v cross_attn_o cross_attn_rel_b attn_o
     """
 )
 """Matrices that ggml multiplies by row for row as torch does (`ggml_mul_mat`, `ggml_mul_mat_id`,
 `ggml_get_rows`), by their names in a GGUF file; q and k but for RoPE."""
 
-_LEARNED_POSITIONS = frozenset({"gpt2", "starcoder"})
+_POSITIONS = _names("GPT2Model GPTBigCodeModel BertEmbeddings")
+"""HF modules whose learned positions begin with position 0."""
+
+NORMS_FOLDED = frozenset({"dots3note"})
 _SCANNED = _names("mamba mamba2 jamba granitehybrid nemotron_h nemotron_h_moe")
 _SCAN_MATRICES = frozenset({"ssm_in", "ssm_x", "ssm_dt", "ssm_out"})
 SCAN_COPIES = frozenset({"ssm_conv1d", "ssm_d", "ssm_dt"})
-"""Of architectures with `ggml_ssm_scan`: taken as they are, dimensions of 1 apart."""
+"""Of architectures with `ggml_ssm_scan`: taken as they are, but for their shape."""
 
 _OUTPUT = frozenset({"output"})
 _LINEAR_ATTENTION = _names("attn_qkv attn_gate ssm_in ssm_ba ssm_out ssm_conv1d")
@@ -68,10 +72,11 @@ def folded(arch: str, role: str) -> str:
     return does if roles is None or role in roles else ""
 
 
-def taken_as_is(arch: str, role: str) -> bool:
-    """Whether llama.cpp uses the matrix *role* of *arch* as torch does the original's."""
+def taken_as_is(arch: str, role: str, around: str) -> bool:
+    """Whether llama.cpp uses the matrix *role* of *arch* as torch does the original's, which lies
+    in an HF module of class *around*."""
     if role == "position_embd":
-        return arch in _LEARNED_POSITIONS
+        return around in _POSITIONS
     return role in PLAIN or (role in _SCAN_MATRICES and arch in _SCANNED)
 
 

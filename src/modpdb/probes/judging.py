@@ -22,9 +22,10 @@ class Need:
     where the facts are from, with version; *subject* what needs it: `q of llama`.
 
     "rope": rows permuted within *heads* heads from halves to pairs, *back* from pairs to halves;
-    *heads* None where the order is another one. "plus": *constant* added. "function": the relation
-    of kind *function*. "copy": *experts* are the numbers of those that are stacked, in the order
-    of the sources, and *squeezed* says that dimensions of 1 do not matter.
+    *heads* None where the order is another one, *either* where the rows may as well stay.
+    "plus": *constant* added. "function": the relation of kind *function*. "copy": *experts* are
+    the numbers of those that are stacked, in the order of the sources; *reshaped* where the shape
+    may differ.
     """
 
     what: What
@@ -37,7 +38,8 @@ class Need:
     function: str = ""
     back: bool = False
     experts: tuple[int, ...] = ()
-    squeezed: bool = False
+    reshaped: bool = False
+    either: bool = False
 
 
 def judge(need: Need, *relations: Relation) -> tuple[Verdict, str]:
@@ -65,7 +67,7 @@ def _copy(need: Need, relation: Relation) -> tuple[Verdict, str]:
     if relation.kind == "identical":
         return "ok", need.words
     if relation.kind == "reshaped":
-        if need.squeezed:
+        if need.reshaped:
             return "ok", need.words
         return "unjudged", f"it was {relation.words}; {_needs(need)}"
     if relation.kind == "stacked":
@@ -102,6 +104,8 @@ def _rope(need: Need, relation: Relation) -> tuple[Verdict, str]:
             heads = " or ".join(f"{each:,}" for each in relation.heads)
             return "WRONG", f"{_needs(need)}; it was permuted within {heads} heads"
         return "WRONG", f"{_needs(need)}; it was permuted the other way"
+    if relation.kind == "identical" and need.either:
+        return "ok", "a plain copy"
     if relation.kind in ("identical", "rope", "plus", "negated exp", "transposed"):
         return _wrong(need, relation)
     if relation.kind == "permuted" and need.heads is not None:

@@ -24,7 +24,8 @@ Use = Literal["linear", "transposed", "embedding", "norm", "convolution", "exper
 class ParameterFacts:
     """One parameter. *module* is the path of what registers it, *role* its name there, *around*
     the class of the module around that. *rotation* is what that does to q and k, None if it was
-    not seen to rotate."""
+    not seen to rotate; *skipped* where it did not and others of its class did. *norm* is there
+    for what is run as a norm, if only to say why it is none."""
 
     module: str
     role: str
@@ -35,6 +36,7 @@ class ParameterFacts:
     around: str = ""
     rotation: Rotation | None = None
     head_dim: int | None = None
+    skipped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,19 +79,20 @@ def _facts(model: Any, tensors: tuple[TensorEntry, ...]) -> ModelFacts:
     parameters = dict(_parameters(torch, model))
     rotations = observe_rotations(torch, model)
     by_class = {
-        type(module).__qualname__: rotations.by_module[path]
+        type(module): rotations.by_module[path]
         for path, module in model.named_modules()
         if path in rotations.by_module
     }
     for name, facts in parameters.items():
-        attention, path = _attention(model, facts.module)
-        rotation = rotations.by_module.get(path)
-        if rotation is None and rotations.failed:
-            rotation = by_class.get(type(attention).__qualname__)
+        path = facts.module.rpartition(".")[0]
+        attention = model.get_submodule(path)
         head_dim = vars(attention).get("head_dim")
-        head_dim = head_dim if type(head_dim) is int else None
         parameters[name] = replace(
-            facts, around=type(attention).__name__, rotation=rotation, head_dim=head_dim
+            facts,
+            around=type(attention).__name__,
+            rotation=rotations.by_module.get(path) or by_class.get(type(attention)),
+            head_dim=head_dim if type(head_dim) is int else None,
+            skipped=path not in rotations.by_module and not rotations.failed,
         )
     return ModelFacts(
         type(model).__name__,
@@ -111,10 +114,11 @@ def _parameters(torch: Any, model: Any) -> Iterable[tuple[str, ParameterFacts]]:
             effects[alike] = _use(torch, module)
         use, norm = effects[alike]
         for role, parameter in own.items():
+            by_name = use if role in ("weight", "bias") or use == "experts" else "other"
             name = f"{path}.{role}" if path else role
             shape = tuple(parameter.shape)
             kind = type(module).__name__
-            yield name, ParameterFacts(path, role, kind, shape, use, norm)
+            yield name, ParameterFacts(path, role, kind, shape, by_name, norm)
 
 
 def _alike(module: Any, own: Mapping[str, Any]) -> Any:
@@ -130,8 +134,8 @@ def _alike(module: Any, own: Mapping[str, Any]) -> Any:
 def _use(torch: Any, module: Any) -> tuple[Use, NormEffect | None]:
     nn = torch.nn
     forward = type(module).forward
-    if isinstance(module, nn.Linear):
-        return ("linear" if forward is nn.Linear.forward else "other"), None
+    if forward is nn.Linear.forward:
+        return "linear", None
     if isinstance(module, nn.Embedding):
         return "embedding", None
     if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
@@ -143,16 +147,10 @@ def _use(torch: Any, module: Any) -> tuple[Use, NormEffect | None]:
     if is_linear(torch, module):
         return "linear", None
     norm = norm_effect(torch, module)
-    return ("norm" if norm else "other"), norm
+    return ("norm" if norm and not norm.words else "other"), norm
 
 
 def _is_conv1d(module: Any) -> bool:
     """transformers' Conv1D: x @ weight, of GPT-2."""
     pytorch_utils = sys.modules.get("transformers.pytorch_utils")
     return pytorch_utils is not None and isinstance(module, pytorch_utils.Conv1D)
-
-
-def _attention(model: Any, path: str) -> tuple[Any, str]:
-    """The module around *path* that has it as q_proj, q_norm or the like."""
-    around = path.rpartition(".")[0]
-    return model.get_submodule(around), around

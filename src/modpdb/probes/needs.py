@@ -17,6 +17,7 @@ from typing import Any
 from modpdb.probes.checkpoints import TensorEntry
 from modpdb.probes.graph_facts import (
     LLAMA_CPP,
+    NORMS_FOLDED,
     SCAN_COPIES,
     folded,
     joined,
@@ -42,6 +43,7 @@ _PEERS = (  # HF's usual names and the roles that they are not
     {"q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v"},
     {"gate_proj": "ffn_gate", "up_proj": "ffn_up", "down_proj": "ffn_down"},
 )
+_FUSED = re.compile(r"[^.]*(?:qkv|query_key_value|c_attn|W_pack|gate_up)[^.]*$", re.IGNORECASE)
 _SAME_OPERATIONS = {"MergeModulelist", "Concatenate", "Chunk", "Split", "SplitModulelist"}
 """Of transformers' loading: these join and part, and turn nothing round."""
 _ROTATED = ("attn_q", "attn_k")
@@ -81,8 +83,10 @@ class Needs:
         """What is needed of the tensor *gguf_name* that is made of *sources*, checkpoint names."""
         parsed = _GGUF.fullmatch(gguf_name)
         if not sources or parsed is None:
-            return _unknown("which tensors of the checkpoint it was made of is not known")
+            return _unknown("of which tensors of the checkpoint it was made is not known")
         role, lora = parsed["role"], parsed["lora"]
+        if self.arch == "clip":
+            return _unknown("what the projectors of llama.cpp (clip.cpp) need is not known here")
         mixed_up = _mixed_up(sources, role, parsed["block"])
         if mixed_up:
             return _unknown(mixed_up)
@@ -132,13 +136,17 @@ class Needs:
         if state is not None:
             return state
         if facts.use in ("other", "convolution"):
-            return _unknown(f"what llama.cpp needs of {facts.class_name}'s {facts.role}")
+            words = f"what llama.cpp needs of {facts.class_name}'s {facts.role} is not known here"
+            return _unknown(facts.norm.words if facts.norm and facts.norm.words else words)
         does = folded(self.arch, role)
         if does:
             return _unknown(f"llama.cpp's own converter {does} for {self.arch}")
         if role == "attn_qkv":
             return self._of_joined(facts)
-        if not taken_as_is(self.arch, role):
+        fused = _FUSED.search(facts.module)
+        if fused and not (role == "ffn_up" and joined(facts.around)):
+            return _unknown(f"how the parts of {fused[0]} become {role} is not known here")
+        if not taken_as_is(self.arch, role, facts.around):
             return _unknown(f"in which order llama.cpp takes the rows of {role} is not known")
         if facts.use == "transposed" and end == "weight":
             return self._transposed(facts)
@@ -154,10 +162,10 @@ class Needs:
 
     def _of_norm(self, facts: ParameterFacts, role: str) -> Need:
         effect = facts.norm
-        if effect is None or effect.words:
-            return _unknown(effect.words if effect else f"what {facts.class_name} does")
-        if "norm" not in role:
+        if effect is None or "norm" not in role:
             return _unknown(f"{facts.class_name} is a norm, and {role} is none in llama.cpp")
+        if self.arch in NORMS_FOLDED:
+            return _unknown(f"llama.cpp's own converter folds factors into norms of {self.arch}")
         if facts.rotation and role in ("attn_q_norm", "attn_k_norm"):
             rotated = self._rotated(facts, role)
             if rotated.what != "copy":
@@ -169,7 +177,8 @@ class Needs:
             words = f"{name} multiplies by {effect.plus:g} + {effect.times:g} · weight"
             return _unknown(words)
         if not effect.plus:
-            return _copied(f"{name} multiplies by weight", self._transformers)
+            found = _copied(f"{name} multiplies by weight", self._transformers)
+            return replace(found, reshaped=role == "ssm_norm")  # by groups
         words = f"{'+' if effect.plus > 0 else '-'} {abs(effect.plus):g}"
         why = f"{name} multiplies by {effect.plus:g} + weight"
         return Need("plus", words, constant=effect.plus, source=self._transformers, why=why)
@@ -189,7 +198,7 @@ class Needs:
             )
         if role in SCAN_COPIES and (facts.use != "linear" or end == "bias"):
             why = f"{facts.class_name}'s {facts.role}, but for dimensions of 1"
-            return replace(_copied(why, source), squeezed=True)
+            return replace(_copied(why, source), reshaped=True)
         return None
 
     def _transposed(self, facts: ParameterFacts) -> Need:
@@ -223,7 +232,10 @@ class Needs:
             return _unknown(graph.words)
         if facts.rotation is None:
             return self._unrotated(facts, rows, graph)
-        return _turned(facts, facts.rotation, rows, graph, self._sources)
+        need = _turned(facts, facts.rotation, rows, graph, self._sources)
+        if facts.skipped and need.what == "rope":  # the same change to q and k changes nothing
+            return replace(need, either=True, why="this layer rotates neither q nor k")
+        return need
 
     def _unrotated(self, facts: ParameterFacts, rows: str, graph: GraphRope) -> Need:
         if self.facts is not None and self.facts.failed:

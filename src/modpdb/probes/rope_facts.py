@@ -62,6 +62,8 @@ WITH_SECTIONS: Mapping[str, Layout] = {
 }
 """M-RoPE where the file's `rope.dimension_sections` say so, which a converter takes from
 `mrope_section` of the config; else this."""
+NO_POSITIONS = frozenset({"bert", "starcoder"})
+"""The graph rotates nothing, whatever the function says (src/models/bert.cpp, starcoder.cpp)."""
 BY_METADATA = frozenset({"dflash"})
 
 REMOTE_HALF = _names(
@@ -85,7 +87,7 @@ class GraphRope:
 
 def graph_rope(arch: str, config: Mapping[str, Any]) -> GraphRope:
     """What the architecture *arch* of llama.cpp rotates, for a model of this HF *config*."""
-    if arch in NONE:
+    if arch in NONE or arch in NO_POSITIONS:
         return GraphRope("none", f"{arch} has no RoPE in llama.cpp")
     if arch in INTERLEAVED:
         return GraphRope("interleaved", f"{arch} rotates neighbouring rows (interleaved RoPE)")

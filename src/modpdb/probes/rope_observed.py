@@ -47,6 +47,8 @@ def observe_rotations(torch: Any, model: Any) -> Rotations:
     watch.begin()
     failed = ""
     try:
+        if hasattr(model, "set_experts_implementation"):
+            model.set_experts_implementation("eager")  # others run kernels that need values
         with _no_values(torch):
             model(**_inputs(torch, model))
     except Exception as error:  # some cannot run without values; what ran is known
