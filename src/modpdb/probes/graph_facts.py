@@ -27,6 +27,10 @@ PLAIN = _names(
 """Matrices that ggml multiplies by row for row as torch does (`ggml_mul_mat`, `ggml_mul_mat_id`,
 `ggml_get_rows`), by their names in a GGUF file; q and k but for RoPE."""
 
+VECTORS = {"exp_probs_b": "e_score_correction_bias", "attn_sinks": "sinks"}
+"""What ggml adds to the experts' probabilities, or takes into the softmax, as the original does:
+the role in a GGUF file, the HF parameter's or buffer's name."""
+
 _POSITIONS = _names("GPT2Model GPTBigCodeModel BertEmbeddings")
 """HF modules whose learned positions begin with position 0."""
 

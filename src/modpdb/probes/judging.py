@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from modpdb.probes.relations import Relation
+from modpdb.probes.row_orders import RowOrder
 
 Verdict = Literal["ok", "WRONG", "unjudged"]
 What = Literal["copy", "rope", "plus", "function", "unknown"]
@@ -21,11 +22,11 @@ class Need:
     *words* say it shortly, or, of "unknown", why it is not known; *why* it is needed; *source*
     where the facts are from, with version; *subject* what needs it: `q of llama`.
 
-    "rope": rows permuted within *heads* heads from halves to pairs, *back* from pairs to halves;
-    *heads* None where the order is another one, *either* where the rows may as well stay.
-    "plus": *constant* added. "function": the relation of kind *function*. "copy": *experts* are
-    the numbers of those that are stacked, in the order of the sources; *reshaped* where the shape
-    may differ.
+    "rope": rows in another *order*, *heads* where that is RoPE's within whole heads, *back* from
+    pairs to halves. *unrotated*: nothing rotates the rows, so that any order will do in which q's
+    and k's are alike. "plus": *constant* added. "function": the relation of kind *function*.
+    "copy": *experts* are the numbers of those that are stacked, in the order of the sources;
+    *reshaped* where the shape may differ.
     """
 
     what: What
@@ -39,17 +40,22 @@ class Need:
     back: bool = False
     experts: tuple[int, ...] = ()
     reshaped: bool = False
-    either: bool = False
+    unrotated: bool = False
+    order: RowOrder | None = None
 
 
-def judge(need: Need, *relations: Relation) -> tuple[Verdict, str]:
+def judge(need: Need, *relations: Relation, in_order: bool = False) -> tuple[Verdict, str]:
     """Whether one of *relations*, all of which hold, is what is needed; and what, or why not.
 
-    The first of them, the simplest, is the one that a reason speaks of. Without relations, or
-    where the need is not known, or one holds no closer than rounding, it is unjudged.
+    *in_order*: it was proved that the rows are in the need's order (row_orders.in_order), which
+    relations do not always tell. The first relation, the simplest, is the one that a reason speaks
+    of. Without any, or where the need is not known, or where one holds no closer than rounding, it
+    is unjudged.
     """
     if need.what == "unknown":
         return "unjudged", need.words
+    if need.order is not None and in_order:
+        return "ok", need.words
     if not relations:
         return "unjudged", f"how it was made is not known; {_needs(need)}"
     judged = [_judge(need, relation) for relation in relations]
@@ -74,6 +80,9 @@ def _copy(need: Need, relation: Relation) -> tuple[Verdict, str]:
         return _stacked(need, relation)
     if relation.kind == "slice":
         return "unjudged", f"it is {relation.words}: whether those are the right ones is not known"
+    if relation.kind == "rope" and need.unrotated:
+        words = "its rows were permuted, which is right if both q's and k's were alike"
+        return "unjudged", f"{words}: {need.why}"
     if relation.kind == "times":
         # A factor of the model's may be folded in where llama.cpp's graph leaves it out.
         return "unjudged", f"it was multiplied, {relation.words}; {_needs(need)}"
@@ -104,8 +113,8 @@ def _rope(need: Need, relation: Relation) -> tuple[Verdict, str]:
             heads = " or ".join(f"{each:,}" for each in relation.heads)
             return "WRONG", f"{_needs(need)}; it was permuted within {heads} heads"
         return "WRONG", f"{_needs(need)}; it was permuted the other way"
-    if relation.kind == "identical" and need.either:
-        return "ok", "a plain copy"
+    if relation.kind == "identical" and need.unrotated:
+        return "unjudged", f"it was copied, which is right if both q and k were: {need.why}"
     if relation.kind in ("identical", "rope", "plus", "negated exp", "transposed"):
         return _wrong(need, relation)
     if relation.kind == "permuted" and need.heads is not None:

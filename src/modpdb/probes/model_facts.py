@@ -15,17 +15,27 @@ from modpdb.probes.rope_observed import Rotation, observe_rotations
 from modpdb.probes.skeleton import in_model_copy
 from modpdb.probes.skeleton_names import Loads, loading_names
 
-Use = Literal["linear", "transposed", "embedding", "norm", "convolution", "experts", "other"]
+Use = Literal[
+    "linear",
+    "transposed",
+    "embedding",
+    "norm",
+    "convolution",
+    "experts",
+    "transposed experts",
+    "other",
+]
 """`transposed`: a matrix of (in, out), as transformers' Conv1D; `experts`: matrices of
-(expert, out, in)."""
+(expert, out, in), `transposed experts` of (expert, in, out)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParameterFacts:
-    """One parameter. *module* is the path of what registers it, *role* its name there, *around*
-    the class of the module around that. *rotation* is what that does to q and k, None if it was
-    not seen to rotate; *skipped* where it did not and others of its class did. *norm* is there
-    for what is run as a norm, if only to say why it is none."""
+    """One parameter or buffer. *module* is the path of what registers it, *role* its name there,
+    *around* the class of the module around that. *rotation* is what that does to q and k, None if
+    it was not seen to rotate; *skipped* where it did not and others of its class did. *norm* is
+    there for what is run as a norm, if only to say why it is none.
+    """
 
     module: str
     role: str
@@ -107,6 +117,7 @@ def _parameters(torch: Any, model: Any) -> Iterable[tuple[str, ParameterFacts]]:
     effects: dict[Any, tuple[Use, NormEffect | None]] = {}
     for path, module in model.named_modules():
         own = dict(module.named_parameters(recurse=False))
+        own |= module.named_buffers(recurse=False)
         if not own:
             continue
         alike = _alike(module, own)
@@ -114,7 +125,7 @@ def _parameters(torch: Any, model: Any) -> Iterable[tuple[str, ParameterFacts]]:
             effects[alike] = _use(torch, module)
         use, norm = effects[alike]
         for role, parameter in own.items():
-            by_name = use if role in ("weight", "bias") or use == "experts" else "other"
+            by_name = use if role in ("weight", "bias") or "experts" in use else "other"
             name = f"{path}.{role}" if path else role
             shape = tuple(parameter.shape)
             kind = type(module).__name__
@@ -142,8 +153,9 @@ def _use(torch: Any, module: Any) -> tuple[Use, NormEffect | None]:
         return "convolution", None
     if _is_conv1d(module):
         return "transposed", None
-    if getattr(module, "is_transposed", None) is False:
-        return "experts", None
+    turned = vars(module).get("is_transposed")  # of transformers' use_experts_implementation
+    if turned is not None:
+        return ("transposed experts" if turned else "experts"), None
     if is_linear(torch, module):
         return "linear", None
     norm = norm_effect(torch, module)

@@ -12,13 +12,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from modpdb.probes.checkpoints import TensorEntry
 from modpdb.probes.graph_facts import (
     LLAMA_CPP,
     NORMS_FOLDED,
     SCAN_COPIES,
+    VECTORS,
     folded,
     joined,
     scanned,
@@ -28,6 +29,7 @@ from modpdb.probes.judging import Need, Verdict, What, judge
 from modpdb.probes.model_facts import ModelFacts, ParameterFacts, model_facts
 from modpdb.probes.rope_facts import REMOTE_HALF, SOURCE, GraphRope, graph_rope
 from modpdb.probes.rope_observed import Rotation
+from modpdb.probes.row_orders import RowOrder
 from modpdb.probes.skeleton import SkeletonError
 
 __all__ = ["Need", "Needs", "Verdict", "What", "judge", "needs_of"]
@@ -43,7 +45,7 @@ _PEERS = (  # HF's usual names and the roles that they are not
     {"q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v"},
     {"gate_proj": "ffn_gate", "up_proj": "ffn_up", "down_proj": "ffn_down"},
 )
-_FUSED = re.compile(r"[^.]*(?:qkv|query_key_value|c_attn|W_pack|gate_up)[^.]*$", re.IGNORECASE)
+_FUSED = re.compile(r"[^.]*(?:qkv|query_key_value|c_attn|W_pack|gate_up)[^.]*", re.IGNORECASE)
 _SAME_OPERATIONS = {"MergeModulelist", "Concatenate", "Chunk", "Split", "SplitModulelist"}
 """Of transformers' loading: these join and part, and turn nothing round."""
 _ROTATED = ("attn_q", "attn_k")
@@ -122,19 +124,23 @@ class Needs:
         if loads and not _SAME_OPERATIONS.issuperset(loads.by):
             return _unknown(f"transformers loads it by {', '.join(loads.by)}")
         expert = _EXPERT.search(name)
-        need = self._of_parameter(facts, role, end)
+        need = self._of_parameter(facts, name, role, end)
         return need if expert is None else replace(need, experts=(int(expert[1]),))
 
     @property
     def _transformers(self) -> str:
         return f"transformers {self.facts.version}" if self.facts else "transformers"
 
-    def _of_parameter(self, facts: ParameterFacts, role: str, end: str) -> Need:
+    def _of_parameter(self, facts: ParameterFacts, name: str, role: str, end: str) -> Need:
         if facts.use == "norm":
             return self._of_norm(facts, role)
         state = self._of_state(facts, role, end)
         if state is not None:
             return state
+        if VECTORS.get(role) == facts.role:
+            return _copied(
+                f"ggml uses {role} as {facts.around or facts.class_name} does", LLAMA_CPP
+            )
         if facts.use in ("other", "convolution"):
             words = f"what llama.cpp needs of {facts.class_name}'s {facts.role} is not known here"
             return _unknown(facts.norm.words if facts.norm and facts.norm.words else words)
@@ -143,12 +149,12 @@ class Needs:
             return _unknown(f"llama.cpp's own converter {does} for {self.arch}")
         if role == "attn_qkv":
             return self._of_joined(facts)
-        fused = _FUSED.search(facts.module)
+        fused = _FUSED.search(name)
         if fused and not (role == "ffn_up" and joined(facts.around)):
             return _unknown(f"how the parts of {fused[0]} become {role} is not known here")
         if not taken_as_is(self.arch, role, facts.around):
             return _unknown(f"in which order llama.cpp takes the rows of {role} is not known")
-        if facts.use == "transposed" and end == "weight":
+        if "transposed" in facts.use and end == "weight":
             return self._transposed(facts)
         if role in _ROTATED:
             return self._rotated(facts, role)
@@ -213,14 +219,23 @@ class Needs:
         if together is None:
             return _unknown(f"how q, k and v lie in {facts.around}'s one matrix is not known")
         if not together:
-            why = f"{facts.around} has them head by head"
-            return Need("rope", "q, k and v one after another", source=self._sources, why=why)
+            return self._parted(facts)
         if facts.use == "transposed" and facts.role == "weight":
             return self._transposed(facts)
         rotated = self._rotated(facts, "attn_qkv")
         if rotated.what != "copy":
             return rotated if rotated.what == "unknown" else _unknown(rotated.words)
         return _copied(f"{facts.around} has q, k and v one after another, too", self._sources)
+
+    def _parted(self, facts: ParameterFacts) -> Need:
+        """Of q, k and v that lie head by head."""
+        heads, rows = _heads(self.config, "attn_q"), facts.shape[0]
+        if heads is None or rows % (3 * heads):
+            return _unknown(f"how many heads {facts.around} has is not known")
+        order = RowOrder("parts together", heads, rows // heads // 3, 0)
+        words = f"q, k and v of its {heads:,} heads one after another"
+        why = f"{facts.around} has them head by head"
+        return Need("rope", words, source=self._sources, why=why, order=order)
 
     # -- RoPE --------------------------------------------------------------------------------------
 
@@ -234,7 +249,7 @@ class Needs:
             return self._unrotated(facts, rows, graph)
         need = _turned(facts, facts.rotation, rows, graph, self._sources)
         if facts.skipped and need.what == "rope":  # the same change to q and k changes nothing
-            return replace(need, either=True, why="this layer rotates neither q nor k")
+            return replace(need, unrotated=True, why="this layer rotates neither q nor k")
         return need
 
     def _unrotated(self, facts: ParameterFacts, rows: str, graph: GraphRope) -> Need:
@@ -242,7 +257,8 @@ class Needs:
             why = f"the model does not run on the meta device: {self.facts.failed}"
             return _unknown(f"whether {facts.around} rotates {rows} is not known: {why}")
         if graph.layout == "none":
-            return _copied(f"neither {facts.around} nor llama.cpp rotates it", self._sources)
+            why = f"neither {facts.around} nor llama.cpp rotates it"
+            return replace(_copied(why, self._sources), unrotated=True)
         return _unknown(f"{graph.words}, and {facts.around} was not seen to rotate {rows}")
 
     def _without_model(self, role: str) -> Need:
@@ -278,8 +294,12 @@ def _turned(
         return _unknown(f"{does}, {graph.words}; how many heads there are is not known")
     if rotation.size != head_dim:
         words = f"the {rotation.size:,} rotated of the {head_dim:,} rows of each head permuted"
-        return Need("rope", words, source=source, why=f"{does}, {graph.words}")
-    return _permuted(facts.shape[0] // head_dim, f"{does}, {graph.words}", back, source)
+        need = Need("rope", words, source=source, back=back, why=f"{does}, {graph.words}")
+    else:
+        need = _permuted(facts.shape[0] // head_dim, f"{does}, {graph.words}", back, source)
+    kind: Literal["to halves", "to pairs"] = "to halves" if back else "to pairs"
+    order = RowOrder(kind, facts.shape[0] // head_dim, head_dim, rotation.size)
+    return replace(need, order=order)
 
 
 def _permuted(heads: int, why: str, back: bool, source: str) -> Need:
@@ -290,7 +310,7 @@ def _permuted(heads: int, why: str, back: bool, source: str) -> Need:
 
 def _heads(config: Mapping[str, Any], role: str) -> int | None:
     """The heads of q or k that *config* names."""
-    queries = config.get("num_attention_heads")
+    queries = config.get("num_attention_heads") or config.get("n_head")
     heads = queries if role == "attn_q" else config.get("num_key_value_heads") or queries
     return heads if type(heads) is int and heads > 0 else None
 
