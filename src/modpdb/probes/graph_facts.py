@@ -64,7 +64,7 @@ _FOLDED: Mapping[str, tuple[str, frozenset[str] | None]] = {
 
 _CONTIGUOUS = _names(
     """
-    Phi3Attention GPT2Attention MptAttention DbrxAttention Phi3MLP GlmMLP Glm4MLP
+    Phi3Attention GPT2Attention MptAttention DbrxAttention Phi3MLP GlmMLP Glm4MLP Glm4vTextMLP
     """
 )
 _PER_HEAD = frozenset({"GPTNeoXAttention", "BloomAttention"})

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from modpdb.probes.checkpoints import TensorEntry
 from modpdb.probes.norm_observed import NormEffect, is_linear, norm_effect
-from modpdb.probes.rope_observed import Rotation, observe_rotations
+from modpdb.probes.rope_observed import Rotation, Rotations, observe_rotations
 from modpdb.probes.skeleton import in_model_copy
 from modpdb.probes.skeleton_names import Loads, loading_names
 
@@ -33,8 +33,8 @@ Use = Literal[
 class ParameterFacts:
     """One parameter or buffer. *module* is the path of what registers it, *role* its name there,
     *around* the class of the module around that. *rotation* is what that does to q and k, None if
-    it was not seen to rotate; *skipped* where it did not and others of its class did. *norm* is
-    there for what is run as a norm, if only to say why it is none.
+    it and others of its class were not seen to rotate; *skipped* where it itself ran and did not.
+    *norm* is there for what is run as a norm, if only to say why it is none.
     """
 
     module: str
@@ -102,7 +102,7 @@ def _facts(model: Any, tensors: tuple[TensorEntry, ...]) -> ModelFacts:
             around=type(attention).__name__,
             rotation=rotations.by_module.get(path) or by_class.get(type(attention)),
             head_dim=head_dim if type(head_dim) is int else None,
-            skipped=path not in rotations.by_module and not rotations.failed,
+            skipped=_skipped(rotations, path),
         )
     return ModelFacts(
         type(model).__name__,
@@ -111,6 +111,12 @@ def _facts(model: Any, tensors: tuple[TensorEntry, ...]) -> ModelFacts:
         {source: each for each in loads for source in each.sources},
         rotations.failed,
     )
+
+
+def _skipped(rotations: Rotations, path: str) -> bool:
+    """Whether the module at *path* ran and rotated nothing."""
+    done = path in rotations.ran and not rotations.failed
+    return done and path not in rotations.by_module
 
 
 def _parameters(torch: Any, model: Any) -> Iterable[tuple[str, ParameterFacts]]:

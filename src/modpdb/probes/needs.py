@@ -253,9 +253,10 @@ class Needs:
         return need
 
     def _unrotated(self, facts: ParameterFacts, rows: str, graph: GraphRope) -> Need:
-        if self.facts is not None and self.facts.failed:
-            why = f"the model does not run on the meta device: {self.facts.failed}"
-            return _unknown(f"whether {facts.around} rotates {rows} is not known: {why}")
+        if not facts.skipped:
+            failed = self.facts.failed if self.facts else ""
+            why = f": the model does not run on the meta device: {failed}" if failed else ""
+            return _unknown(f"whether {facts.around} rotates {rows} is not known{why}")
         if graph.layout == "none":
             why = f"neither {facts.around} nor llama.cpp rotates it"
             return replace(_copied(why, self._sources), unrotated=True)
