@@ -91,6 +91,27 @@ def test_experts_are_copied_in_their_order(needs: Any) -> None:
     )  # fmt: skip
 
 
+def test_gate_and_up_of_experts_mixed_up(needs: Any) -> None:
+    mixtral = needs("Mixtral", "llama", **SIZES, num_local_experts=3)
+    gate = f"{LAYER}block_sparse_moe.experts.0.w1.weight"
+    assert mixtral.need((gate,), "blk.1.ffn_gate_exps.weight").what == "copy"
+    need = mixtral.need((gate,), "blk.1.ffn_up_exps.weight")
+    assert (need.what, need.words) == ("unknown", f"{gate} is written as ffn_up")
+
+
+@pytest.mark.parametrize("interleaved", [True, False])
+def test_latent_attention(interleaved: bool, needs: Any) -> None:
+    deepseek = needs(
+        "DeepseekV3", "deepseek2", **SIZES | {"num_key_value_heads": 4}, n_routed_experts=4,
+        n_group=1, topk_group=1, first_k_dense_replace=1, moe_intermediate_size=32,
+        q_lora_rank=16, kv_lora_rank=16, qk_rope_head_dim=8, qk_nope_head_dim=16, v_head_dim=16,
+        num_experts_per_tok=2, rope_interleave=interleaved,
+    )  # fmt: skip
+    for source, name in (("q_b_proj", "attn_q_b"), ("kv_a_proj_with_mqa", "attn_kv_a_mqa")):
+        need = weight(deepseek, f"{LAYER}self_attn.{source}", name)
+        assert need.what == ("copy" if interleaved else "unknown")
+
+
 def test_fused_matrices(needs: Any) -> None:
     phi = needs("Phi3", "phi3", **SIZES)
     assert weight(phi, f"{LAYER}self_attn.qkv_proj", "attn_qkv").what == "copy"

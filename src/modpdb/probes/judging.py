@@ -106,7 +106,7 @@ def _stacked(need: Need, relation: Relation) -> tuple[Verdict, str]:
 
 def _rope(need: Need, relation: Relation) -> tuple[Verdict, str]:
     if relation.kind == "rope" and need.heads is not None:
-        back = "back" in relation.words
+        back = "back" in relation.words  # as relations.py says it
         if back == need.back and need.heads in relation.heads:
             return "ok", need.words
         if back == need.back:

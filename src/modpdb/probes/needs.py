@@ -41,14 +41,16 @@ _GGUF = re.compile(
 _LORA = re.compile(r"^base_model\.model\.|\.lora_[AB]")
 _EXPERT = re.compile(r"experts?\.(\d+)\.")
 _BLOCK = re.compile(r"(?<![^.])(\d+)(?![^.])")
-_PEERS = (  # HF's usual names and the roles that they are not
+_PEERS = (  # HF's usual names, each with the role that it alone may have of those beside it
     {"q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v"},
     {"gate_proj": "ffn_gate", "up_proj": "ffn_up", "down_proj": "ffn_down"},
+    {"w1": "ffn_gate", "w3": "ffn_up", "w2": "ffn_down"},
 )
 _FUSED = re.compile(r"[^.]*(?:qkv|query_key_value|c_attn|W_pack|gate_up)[^.]*", re.IGNORECASE)
 _SAME_OPERATIONS = {"MergeModulelist", "Concatenate", "Chunk", "Split", "SplitModulelist"}
 """Of transformers' loading: these join and part, and turn nothing round."""
 _ROTATED = ("attn_q", "attn_k")
+_LATENT = ("attn_q_b", "attn_kv_a_mqa")  # of latent attention: rotated rows among others
 
 
 def needs_of(
@@ -90,7 +92,7 @@ class Needs:
         if self.arch == "clip":
             return _unknown("what the projectors of llama.cpp (clip.cpp) need is not known here")
         mixed_up = _mixed_up(sources, role, parsed["block"])
-        if mixed_up:
+        if mixed_up and self.facts is not None:
             return _unknown(mixed_up)
         found = self._of_all(sources, role, parsed["end"] or "")
         if lora and (found.what not in ("copy", "rope") or role == "token_embd"):
@@ -156,9 +158,9 @@ class Needs:
             return _unknown(f"in which order llama.cpp takes the rows of {role} is not known")
         if "transposed" in facts.use and end == "weight":
             return self._transposed(facts)
-        if role in _ROTATED:
+        if role in (*_ROTATED, *_LATENT):
             return self._rotated(facts, role)
-        return _copied(f"{facts.class_name}", self._sources)
+        return _copied(facts.class_name, self._sources)
 
     @property
     def _sources(self) -> str:
@@ -174,6 +176,8 @@ class Needs:
             return _unknown(f"llama.cpp's own converter folds factors into norms of {self.arch}")
         if facts.rotation and role in ("attn_q_norm", "attn_k_norm"):
             rotated = self._rotated(facts, role)
+            if rotated.what == "unknown":
+                return rotated
             if rotated.what != "copy":
                 return _unknown("its values belong to rows whose order RoPE changes")
         name = facts.class_name
@@ -248,6 +252,8 @@ class Needs:
         if facts.rotation is None:
             return self._unrotated(facts, rows, graph)
         need = _turned(facts, facts.rotation, rows, graph, self._sources)
+        if need.what == "rope" and (role in _LATENT or self.config.get("kv_lora_rank")):
+            return _unknown(f"{need.why}; which rows of a latent head are rotated is not known")
         if facts.skipped and need.what == "rope":  # the same change to q and k changes nothing
             return replace(need, unrotated=True, why="this layer rotates neither q nor k")
         return need
@@ -318,6 +324,7 @@ def _heads(config: Mapping[str, Any], role: str) -> int | None:
 
 def _mixed_up(sources: Iterable[str], role: str, block: str | None) -> str:
     """Why a tensor of another layer or another part seems to be written under this name."""
+    role = role.removesuffix("_exps").removesuffix("_shexp")
     for source in sources:
         number = _BLOCK.search(source)
         if block is not None and number is not None and int(number[1]) != int(block):
