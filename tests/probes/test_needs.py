@@ -238,6 +238,15 @@ def test_a_config_that_transformers_does_not_know(tmp_path: Path) -> None:
     assert verdict == "unjudged" and "the original's modules are not known" in reason
 
 
+@pytest.mark.parametrize("architectures", [None, [], [{}], 7, ["XverseForCausalLM"]])
+@pytest.mark.parametrize("heads", [None, "4", -1, 0, [4]])
+def test_a_config_that_makes_no_sense(architectures: Any, heads: Any) -> None:
+    config = {"architectures": architectures, "num_attention_heads": heads}
+    needs = Needs(config, "xverse", None, "no model")
+    q = needs.need((f"{ATTENTION}q_proj.weight",), "blk.1.attn_q.weight")
+    assert judge(q, IDENTICAL)[0] == "unjudged"
+
+
 # -- llama.cpp's own converter ---------------------------------------------------------------------
 
 

@@ -273,7 +273,7 @@ class Needs:
         why = f"the original's modules are not known: {self.lacking}"
         names = self.config.get("architectures")
         name = names[0] if isinstance(names, list) and names else ""
-        if role not in _ROTATED or name not in REMOTE_HALF:
+        if role not in _ROTATED or not isinstance(name, str) or name not in REMOTE_HALF:
             return _unknown(why)
         heads = _heads(self.config, role)
         graph = graph_rope(self.arch, self.config)
