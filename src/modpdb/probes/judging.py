@@ -12,6 +12,7 @@ from modpdb.probes.row_orders import RowOrder
 Verdict = Literal["ok", "WRONG", "unjudged"]
 What = Literal["copy", "rope", "plus", "function", "unknown"]
 
+_CHANGES = frozenset({"transposed", "permuted", "rope", "plus", "times", "negated exp"})
 _NUMBER = re.compile(r"number ([\d,]+) of the ([\d,]+)")
 
 
@@ -70,12 +71,8 @@ def _judge(need: Need, relation: Relation) -> tuple[Verdict, str]:
 
 
 def _copy(need: Need, relation: Relation) -> tuple[Verdict, str]:
-    if relation.kind == "identical":
+    if relation.kind == "identical" or (relation.kind == "reshaped" and need.reshaped):
         return "ok", need.words
-    if relation.kind == "reshaped":
-        if need.reshaped:
-            return "ok", need.words
-        return "unjudged", f"it was {relation.words}; {_needs(need)}"
     if relation.kind == "stacked":
         return _stacked(need, relation)
     if relation.kind == "slice":
@@ -86,7 +83,7 @@ def _copy(need: Need, relation: Relation) -> tuple[Verdict, str]:
     if relation.kind == "times":
         # A factor of the model's may be folded in where llama.cpp's graph leaves it out.
         return "unjudged", f"it was multiplied, {relation.words}; {_needs(need)}"
-    return _wrong(need, relation)
+    return _otherwise(need, relation)
 
 
 def _stacked(need: Need, relation: Relation) -> tuple[Verdict, str]:
@@ -115,33 +112,30 @@ def _rope(need: Need, relation: Relation) -> tuple[Verdict, str]:
         return "WRONG", f"{_needs(need)}; it was permuted the other way"
     if relation.kind == "identical" and need.unrotated:
         return "unjudged", f"it was copied, which is right if both q and k were: {need.why}"
-    if relation.kind in ("identical", "rope", "plus", "negated exp", "transposed"):
-        return _wrong(need, relation)
-    if relation.kind == "permuted" and need.heads is not None:
-        return _wrong(need, relation)
-    return "unjudged", f"{_needs(need)}; what was done is {relation.words or relation.kind}"
+    if relation.kind == "permuted" and need.heads is None:
+        return "unjudged", f"{_needs(need)}; what was done is {relation.words}"
+    return _otherwise(need, relation)
 
 
 def _plus(need: Need, relation: Relation) -> tuple[Verdict, str]:
     if relation.kind == "plus" and relation.constant == need.constant:
         return "ok", need.words
-    if relation.kind in ("reshaped", "slice", "stacked"):
-        return "unjudged", f"{_needs(need)}; what was done is {relation.words or relation.kind}"
-    return _wrong(need, relation)
+    return _otherwise(need, relation)
 
 
 def _function(need: Need, relation: Relation) -> tuple[Verdict, str]:
     if relation.kind == need.function:
         return "ok", need.words
-    if relation.kind in ("reshaped", "slice", "stacked", "permuted"):
-        return "unjudged", f"{_needs(need)}; what was done is {relation.words or relation.kind}"
-    return _wrong(need, relation)
+    return _otherwise(need, relation)
 
 
-def _wrong(need: Need, relation: Relation) -> tuple[Verdict, str]:
+def _otherwise(need: Need, relation: Relation) -> tuple[Verdict, str]:
+    """Of a relation that is not the needed one: of a part or of a shape alone it does not tell
+    what has become of the values."""
     if relation.kind == "identical":
         return "WRONG", f"{_needs(need)}; it was copied"
-    return "WRONG", f"{_needs(need)}; what was done is {relation.words or relation.kind}"
+    verdict: Verdict = "WRONG" if relation.kind in _CHANGES else "unjudged"
+    return verdict, f"{_needs(need)}; what was done is {relation.words or relation.kind}"
 
 
 def _needs(need: Need) -> str:

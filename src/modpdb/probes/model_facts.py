@@ -51,9 +51,9 @@ class ParameterFacts:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """*parameters* by name; *loads* the parameter that each checkpoint tensor becomes (a part of).
-    *failed* says why the model did not run to its end when its rotations were watched, "" if it
-    did."""
+    """*parameters*, and buffers, by name; *loads* the one that each checkpoint tensor becomes, or
+    a part of. *failed* says why the model did not run to its end when its rotations were watched,
+    "" if it did."""
 
     class_name: str
     version: str  # of transformers
