@@ -86,7 +86,11 @@ def test_gemma_norms_are_seen_to_add_one(gemma3_checkpoint: Path) -> None:
         assert (need.what, need.constant) == ("plus", 1.0)
         assert need.why == "Gemma3RMSNorm multiplies by 1 + weight"
         assert judge(need, PLUS_ONE)[0] == "ok"
-        assert judge(need, IDENTICAL)[0] == "WRONG"
+        assert judge(need, IDENTICAL) == (
+            "WRONG",
+            f"{name[:-7].removeprefix('blk.1.')} of gemma3 needs + 1 "
+            "(Gemma3RMSNorm multiplies by 1 + weight); it was copied",
+        )
     q = needs.need((f"{ATTENTION}q_proj.weight",), "blk.1.attn_q.weight")
     assert judge(q, IDENTICAL)[0] == "ok" and judge(q, rope(4))[0] == "WRONG"
 

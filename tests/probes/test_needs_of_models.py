@@ -144,7 +144,7 @@ def test_conv1d_of_gpt2_is_transposed(needs: Any) -> None:
     need = weight(gpt2, "transformer.h.1.mlp.c_fc", "ffn_up")
     assert judge(need, Relation("transposed", "transposed"))[0] == "ok"
     assert judge(need, IDENTICAL) == (
-        "WRONG", "ffn_up of gpt2 needs to be transposed; it was copied",
+        "WRONG", "ffn_up of gpt2 needs to be transposed (Conv1D has (in, out), ggml multiplies by (out, in)); it was copied",
     )  # fmt: skip
     assert weight(gpt2, "transformer.h.1.attn.c_attn", "attn_qkv").function == "transposed"
     assert weight(gpt2, "transformer.h.1.ln_1", "attn_norm").what == "copy"
@@ -166,7 +166,7 @@ def test_the_scan_of_mamba(needs: Any) -> None:
     a = mamba.need((f"{mixer}A_log",), "blk.1.ssm_a")
     assert judge(a, Relation("negated exp", "negated exponential, -exp(x)"))[0] == "ok"
     assert judge(a, IDENTICAL) == (
-        "WRONG", "ssm_a of mamba needs the negated exponential; it was copied",
+        "WRONG", "ssm_a of mamba needs the negated exponential (the checkpoint has log(-A), the scan takes A); it was copied",
     )  # fmt: skip
     conv = weight(mamba, f"{mixer}conv1d", "ssm_conv1d")
     assert judge(conv, Relation("reshaped", "squeezed"))[0] == "ok"

@@ -139,7 +139,8 @@ def _otherwise(need: Need, relation: Relation) -> tuple[Verdict, str]:
 
 
 def _needs(need: Need) -> str:
-    return f"{need.subject or 'it'} needs {need.words}"
+    why = f" ({need.why})" if need.why and need.what in ("plus", "function") else ""
+    return f"{need.subject or 'it'} needs {need.words}{why}"
 
 
 _RULES = {"copy": _copy, "rope": _rope, "plus": _plus, "function": _function}
