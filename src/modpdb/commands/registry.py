@@ -25,6 +25,7 @@ _OWN = (
     "checkpoint",
     "hparams",
     "gguf",
+    "provenance",
     "run_model",
     "activations",
     "stages",

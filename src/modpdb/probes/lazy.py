@@ -33,7 +33,7 @@ _OPERATORS = {
 }  # fmt: skip
 _TUPLE_ELEMENT = "[…]"  # after the name of an operation that gives several
 _PLAIN = (int, str, float, bool, slice, type(None))  # most of what operations are given
-NOTHING: Mapping[int, Any] = MappingProxyType({})
+NOTHING: Mapping[Any, Any] = MappingProxyType({})
 _REVERSED = {"rsub": "-", "rtruediv": "/", "rpow": "**", "rfloordiv": "//"}
 
 
