@@ -11,6 +11,7 @@ from modpdb.commands.paths import one_word, split_words
 from modpdb.commands.registry import Arguments, UsageError, command
 from modpdb.commands.targets import Typed, frames_outwards, not_understood
 from modpdb.commands.tensor_breaks import names_here
+from modpdb.views.text import printable
 
 if TYPE_CHECKING:
     from modpdb.debugger import ModPdb
@@ -47,7 +48,7 @@ def provenance(dbg: ModPdb, arguments: Arguments) -> None:
     unfold = bool(arguments.options.get("--unfold"))
     every = _ways(dbg)
     if dbg.collector is not None and dbg.collector.problem:
-        dbg.message(f"incomplete, as collecting it failed: {dbg.collector.problem}")
+        dbg.message(printable(f"incomplete, as collecting it failed: {dbg.collector.problem}"))
     chosen = every.of(glob) if glob else every
     if not chosen.written and not chosen.unwritten:
         raise UsageError(

@@ -47,6 +47,11 @@ class Collector:
 
         return Provenance(self._says)
 
+    def seen_of(self, model: object) -> Provenance | None:
+        """What has been collected if that is all of the conversion of *model*; else None."""
+        whole = not self.problem and self.provenance.is_of(model)
+        return self.provenance if whole else None
+
     def _looks(self, kind: str) -> Reached:
         def reached(frame: types.FrameType) -> bool:
             try:

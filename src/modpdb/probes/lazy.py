@@ -238,6 +238,8 @@ def _argument(value: Any) -> str:
 
 def _is_eager(value: Any) -> bool:
     """Whether *value* is a tensor of torch or an array of numpy."""
+    if type(value) in _PLAIN:
+        return False
     torch, numpy = torch_or_none(), sys.modules.get("numpy")
     kinds = getattr(torch, "Tensor", None), getattr(numpy, "ndarray", None)
     return any(kind is not None and is_a(value, kind) for kind in kinds)

@@ -8,6 +8,7 @@ names, shapes and operations: of lazy tensors only ids, for as long as they live
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 import types
@@ -102,6 +103,10 @@ class Provenance:
         self._at_hand = ""
         self._loop: types.CodeType | None = None
 
+    def is_of(self, model: object) -> bool:
+        """Whether what was seen is the conversion of *model*, and that from its beginning."""
+        return model is not None and self._model() is model
+
     # -- events ----------------------------------------------------------------------------------
 
     def begins(self, frame: types.FrameType) -> None:
@@ -157,7 +162,8 @@ class Provenance:
         found = leaves(origin) if origin is not None else ()
         sources = tuple(dict.fromkeys(leaf.name for leaf in found if leaf.name))
         inferred = () if sources else self._inferred(name, caller)
-        shape, dtype, kind = _as_written(tensor, given.get("raw_shape"), given.get("raw_dtype"))
+        known = origin or tensor
+        shape, dtype, kind = _as_written(known, given.get("raw_shape"), given.get("raw_dtype"))
         in_loop = caller.f_code is self._loop
         written = WrittenTensor(
             name,
@@ -204,8 +210,9 @@ class Provenance:
 
     def _inferred(self, name: str, caller: types.FrameType) -> tuple[str, ...]:
         said = self._says(list(_first(_CALLERS, _outwards(caller))), name)
-        if said:
-            return said
+        known = tuple(each for each in said if self._is_of_checkpoint(each))
+        if known:
+            return known
         if name in self._merged:
             return tuple(self._merged[name])
         if caller.f_code is self._loop:
@@ -288,9 +295,11 @@ def _named(origin: Leaf | Made, name: str) -> Leaf | Made:
 
 
 def _as_written(tensor: Any, raw_shape: Any, raw_dtype: Any) -> tuple[tuple[int, ...], str, str]:
-    """Shape in elements, dtype of the array, and ggml's type."""
+    """Shape in elements, dtype of the array, and ggml's type; *tensor* may be its history."""
     state = instance_dict(tensor)
-    if "_chunks" in state:  # LazyChunkedTensor: read when it is written
+    if isinstance(tensor, Leaf | Made):
+        shape, dtype = tensor.shape, tensor.dtype
+    elif "_chunks" in state:  # LazyChunkedTensor: read when it is written
         shape, dtype = tuple(state["shape"]), short_dtype(str(state["dtype"]))
     else:
         shape, dtype, _ = shape_and_dtype(tensor)
@@ -311,14 +320,16 @@ def _as_written(tensor: Any, raw_shape: Any, raw_dtype: Any) -> tuple[tuple[int,
 
 def place(code: types.CodeType, line: int | None = None) -> str:
     """`conversion/base.py:1177 ModelBase.prepare_tensors`: the file below the script's folder."""
-    main = getattr(sys.modules.get("__main__"), "__file__", None) or ""
-    file = Path(code.co_filename)
-    folder = Path(main).parent if main else None
-    below = folder is not None and file.is_relative_to(folder)
-    shown = file.relative_to(folder).as_posix() if below and folder is not None else file.name
-    return (
-        f"{shown}:{line or code.co_firstlineno} {code.co_qualname.removeprefix('main.<locals>.')}"
-    )
+    main = getattr(sys.modules.get("__main__"), "__file__", None)
+    shown = _shown(code.co_filename, main if type(main) is str else "")
+    return f"{shown}:{line or code.co_firstlineno} {code.co_qualname}"
+
+
+@functools.lru_cache(64)
+def _shown(file: str, script: str) -> str:
+    path, folder = Path(file), Path(script).parent
+    below = bool(script) and path.is_relative_to(folder)
+    return path.relative_to(folder).as_posix() if below else path.name
 
 
 def _argument(frame: types.FrameType, number: int) -> Any:
