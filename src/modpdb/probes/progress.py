@@ -24,10 +24,9 @@ from modpdb.probes.tensor_names import base_name
 from modpdb.probes.writer import is_writer, written_names
 
 Come = Literal["held", "read", "at hand", "to come"]
-"""How far a source tensor has come: the writer holds what is made of it; it was read, and the writer
-holds nothing of it (dropped, or yet to be stacked); it is being converted; it was not read yet. By
-the name map alone, a tensor that is stacked, split or renamed counts as one of which the writer
-holds nothing."""
+"""How far a source tensor has come: the writer holds what is made of it; it was read, and the
+writer holds nothing of it (dropped, or yet to be stacked); it is being converted; it was not read
+yet. By the name map alone, one that is stacked, split or renamed counts as read."""
 
 _STAGES = {
     "set_vocab": "the tokenizer is being read",

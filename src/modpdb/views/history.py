@@ -59,7 +59,8 @@ def _source_name(origin: Leaf | Made) -> str:
     while isinstance(origin, Made) and len(origin.inputs) == 1:
         origin = origin.inputs[0]
     if isinstance(origin, Made):
-        return f"{origin.operation} of {len(origin.inputs)}"
+        names = dict.fromkeys(leaf.name or leaf.file or "LEAF" for leaf in leaves(origin))
+        return f"{', '.join(names)} … {origin.operation} of {len(origin.inputs)}"
     return origin.name or origin.file or "LEAF"
 
 

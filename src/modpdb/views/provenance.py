@@ -33,6 +33,7 @@ def whole(found: Ways, files: Mapping[str, str]) -> RenderableType:
     """Each written tensor of *found* from file to file; *files* of sources, by name."""
     parts: list[RenderableType] = []
     for each in found.written:
+        parts += [Text()] if parts else []
         parts += _whole(each, files)
     for each in found.duplicates:
         parts.append(Text("given to the writer once more, which refuses it:", "yellow"))
@@ -107,13 +108,13 @@ def written_rows(found: Ways, every: Ways, *, unfold: bool = False) -> Renderabl
     for block, inside in by_block(lines) if not unfold else [("", lines)]:
         common = _common([members for _, members, _ in inside]) if block else ""
         if block:
-            rows.append((*_cells(block, "", len(inside[0][1]), ""), _from(common)))
+            rows.append((*_cells(block, "", len(inside[0][1]), ""), _from([common])))
         rows += [_row(path, block, members, common) for path, members, _ in inside]
     if rows:
         parts.append(Grid(rows, right=frozenset({1}), wrap=0))
     for each in found.duplicates:
         said = f"{printable(each.name)} was given to the writer once more: from "
-        parts.append(Text(said + printable(_pattern([each]) or each.site), "yellow"))
+        parts.append(Text(said + printable(", ".join(_patterns([each])) or each.site), "yellow"))
     parts += _not_written(found.unwritten, unfold)
     return Group(*parts)
 
@@ -140,7 +141,7 @@ def _row(path: str, block: str, members: Sequence[WrittenTensor], common: str) -
     first = members[0]
     return (
         *_cells(path, block, len(members), first.type),
-        _from(_pattern(members).removeprefix(common), first),
+        _from([each.removeprefix(common) for each in _patterns(members)], first),
     )
 
 
@@ -151,10 +152,11 @@ def _cells(path: str, block: str, times: int, kind: str) -> tuple[Text, Text, Te
     return Text(printable(name)), Text(many, "bold"), Text(printable(kind), "cyan")
 
 
-def _from(source: str, of: WrittenTensor | None = None) -> Text:
+def _from(sources: Sequence[str], of: WrittenTensor | None = None) -> Text:
     """The last cell: where from, and by what."""
     if of is not None and not of.sources:
         return Text("made by the converter", "yellow")
+    source = ", ".join(sources)
     if not source:
         return Text()
     text = Text("← ", "dim").append(printable(source), "not dim")
@@ -171,21 +173,18 @@ def _alike(each: WrittenTensor) -> _Alike:
     return each.type, each.shape, sources, len(each.sources), _operations(each), each.inferred
 
 
-def _pattern(members: Iterable[WrittenTensor]) -> str:
+def _patterns(members: Iterable[WrittenTensor]) -> list[str]:
+    """The names of their sources, those that differ in their numbers only as one."""
     names = dict.fromkeys(name for each in members for name in each.sources)
-    return ", ".join(path for path, _, _ in folded((name, None) for name in names))
+    return [path for path, _, _ in folded((name, None) for name in names)]
 
 
-def _common(lines: Sequence[Sequence[WrittenTensor]]) -> str:
-    """What the sources of all the lines of a block begin with, up to a folded number; "" where
-    that is nothing."""
-    patterns = [pattern for members in lines if (pattern := _pattern(members))]
-    if len(patterns) < 2:
-        return ""
+def _common(lines: Iterable[Sequence[WrittenTensor]]) -> str:
+    """What all the sources of a block's lines begin with, up to a folded number: its row has it,
+    theirs do not; "" where that is nothing."""
+    patterns = [pattern for members in lines for pattern in _patterns(members)]
     starts = {pattern[: pattern.find("}.") + 2] for pattern in patterns}
-    start = starts.pop()
-    several = any(pattern.count(start) > 1 for pattern in patterns) if start else False
-    return start if not starts and not several else ""
+    return starts.pop() if len(starts) == 1 else ""
 
 
 def _operations(each: WrittenTensor) -> str:
