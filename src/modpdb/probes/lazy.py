@@ -72,7 +72,7 @@ def is_lazy(value: object) -> bool:
     if cls in _PLAIN or class_attribute(cls, "_wrap_fn") is None:
         return False
     state = instance_dict(value)
-    return {"_meta", "_data", "_args", "_kwargs", "_func"} <= state.keys() and _is_eager(
+    return {"_meta", "_data", "_args", "_kwargs", "_func"} <= state.keys() and is_eager(
         state["_meta"]
     )
 
@@ -187,7 +187,7 @@ def _operation(state: Mapping[str, Any]) -> str:
         name, element = name.removesuffix(_TUPLE_ELEMENT), f"[{given[1]}]"
         given = given[0][0]
     args = list(_flat(given))
-    plain = [each for each in args if not is_lazy(each) and not _is_eager(each)]
+    plain = [each for each in args if not is_lazy(each) and not is_eager(each)]
     words = [_argument(each) for each in plain]
     if type(kwargs) is dict:
         words += [f"{key}={_argument(value)}" for key, value in kwargs.items()]
@@ -236,7 +236,7 @@ def _argument(value: Any) -> str:
     return class_name(type(value))
 
 
-def _is_eager(value: Any) -> bool:
+def is_eager(value: Any) -> bool:
     """Whether *value* is a tensor of torch or an array of numpy."""
     if type(value) in _PLAIN:
         return False
@@ -342,7 +342,7 @@ def _replaced(args: Any, results: Mapping[int, Any]) -> Any:
         return tuple(made) if is_a(args, tuple) else made
     if is_lazy(args):
         return results[id(args)]
-    return _copied(args) if _is_eager(args) else args
+    return _copied(args) if is_eager(args) else args
 
 
 def _copied(data: Any) -> Any:

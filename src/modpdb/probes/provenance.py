@@ -20,7 +20,16 @@ from typing import Any, TypeGuard
 
 from modpdb.probes._static import instance_dict, mro, namespace
 from modpdb.probes.conversion import find_conversion, mapped_name, name_mapping
-from modpdb.probes.lazy import Leaf, Made, bound_names, history, is_lazy, leaves, shape_and_dtype
+from modpdb.probes.lazy import (
+    Leaf,
+    Made,
+    bound_names,
+    history,
+    is_eager,
+    is_lazy,
+    leaves,
+    shape_and_dtype,
+)
 from modpdb.probes.tensor_names import base_name
 from modpdb.probes.tensors import short_dtype
 from modpdb.probes.writer import type_name
@@ -296,20 +305,20 @@ def _named(origin: Leaf | Made, name: str) -> Leaf | Made:
 
 def _as_written(tensor: Any, raw_shape: Any, raw_dtype: Any) -> tuple[tuple[int, ...], str, str]:
     """Shape in elements, dtype of the array, and ggml's type; *tensor* may be its history."""
-    state = instance_dict(tensor)
     if isinstance(tensor, Leaf | Made):
         shape, dtype = tensor.shape, tensor.dtype
-    elif "_chunks" in state:  # LazyChunkedTensor: read when it is written
-        shape, dtype = tuple(state["shape"]), short_dtype(str(state["dtype"]))
-    else:
+    elif is_eager(tensor):
         shape, dtype, _ = shape_and_dtype(tensor)
-    if raw_shape is not None:
-        shape = tuple(map(int, raw_shape))
+    else:  # LazyChunkedTensor: read when it is written
+        state = instance_dict(tensor)
+        held, dtype = state.get("shape"), short_dtype(str(state.get("dtype", "?")))
+        shape = held if type(held) is tuple else ()
+    if type(raw_shape) in (list, tuple):
+        shape = tuple(raw_shape)
     kind = type_name(raw_dtype)
-    sizes = (
-        vars(sys.modules.get(type(raw_dtype).__module__)).get("GGML_QUANT_SIZES") if kind else None
-    )
-    if dtype == "u8" and sizes and shape:
+    gguf = sys.modules.get(type(raw_dtype).__module__)
+    sizes = getattr(gguf, "GGML_QUANT_SIZES", {}) if kind else {}
+    if dtype == "u8" and shape and raw_dtype in sizes:
         elements, nbytes = sizes[raw_dtype]
         shape = (*shape[:-1], shape[-1] // nbytes * elements)
     return shape, dtype, kind or dtype
