@@ -305,7 +305,7 @@ def _named(origin: Leaf | Made, name: str) -> Leaf | Made:
 
 def _as_written(tensor: Any, raw_shape: Any, raw_dtype: Any) -> tuple[tuple[int, ...], str, str]:
     """Shape in elements, dtype of the array, and ggml's type; *tensor* may be its history."""
-    if isinstance(tensor, Leaf | Made):
+    if type(tensor) in (Leaf, Made):
         shape, dtype = tensor.shape, tensor.dtype
     elif is_eager(tensor):
         shape, dtype, _ = shape_and_dtype(tensor)

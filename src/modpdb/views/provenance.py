@@ -195,7 +195,8 @@ def _operations(each: WrittenTensor) -> str:
         if len(origin.inputs) > 1:
             steps.append(f"{origin.operation} of {len(origin.inputs)}")
             break
-        if not _PLAIN.match(origin.operation):
+        idle = origin.operation == "squeeze" and origin.shape == origin.inputs[0].shape
+        if not idle and not _PLAIN.match(origin.operation):
             steps.append(origin.operation)
         origin = origin.inputs[0]
     return " → ".join(reversed(steps))
