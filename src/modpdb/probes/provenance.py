@@ -186,7 +186,9 @@ class Provenance:
             self._converter(sources or inferred, in_loop),
         )
         if name in self.written:
-            self.duplicates.append(written)
+            # Another writer's file (LoRA adapters beside a model's) may have tensors of that name.
+            if given.get("self") is instance_dict(self._model()).get("gguf_writer"):
+                self.duplicates.append(written)
             return
         self.written[name] = written
         for source in written.sources:

@@ -32,8 +32,8 @@ def history(
 def _leaf(leaf: Leaf, files: Mapping[str, str]) -> Text:
     file = leaf.file or files.get(leaf.name, "")
     text = Text(f"{printable(file)}: " if file else "", "dim")
-    name = printable(leaf.name) or ("in memory" if leaf.materialised else "LEAF")
-    return text.append(name, "not dim bold").append(
+    name = leaf.name or ("in memory" if leaf.materialised else "LEAF")
+    return text.append(printable(name), "not dim bold").append(
         f" {shape(leaf.shape)} {printable(leaf.dtype)}", "not dim"
     )
 
@@ -59,9 +59,13 @@ def _source_name(origin: Leaf | Made) -> str:
     while isinstance(origin, Made) and len(origin.inputs) == 1:
         origin = origin.inputs[0]
     if isinstance(origin, Made):
-        names = dict.fromkeys(leaf.name or leaf.file or "LEAF" for leaf in leaves(origin))
+        names = dict.fromkeys(_leaf_name(leaf) for leaf in leaves(origin))
         return f"{', '.join(names)} … {origin.operation} of {len(origin.inputs)}"
-    return origin.name or origin.file or "LEAF"
+    return _leaf_name(origin)
+
+
+def _leaf_name(leaf: Leaf) -> str:
+    return leaf.name or leaf.file or ("in memory" if leaf.materialised else "LEAF")
 
 
 def _chain(origin: Leaf | Made) -> str:
