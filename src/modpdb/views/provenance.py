@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -13,7 +14,7 @@ from modpdb.probes.provenance import WrittenTensor
 from modpdb.probes.tensor_ways import Unwritten, Ways
 from modpdb.views.flow import Flow
 from modpdb.views.folding import by_block, folded, folded_members
-from modpdb.views.grid import Grid
+from modpdb.views.grid import Grid, without_empty
 from modpdb.views.history import history
 from modpdb.views.text import plural, printable, shape
 
@@ -21,6 +22,9 @@ _INDENT = "  "
 _SHOWN = 12  # rows of what is not written, and sources of one tensor
 _PLAIN = re.compile(r"(to|astype|numpy|quantize|float|half|bfloat16|contiguous)\b")
 """Operations that say no more than the dtype and type do."""
+
+_START = re.compile(r"(.*?\.(?:\d+|\{[^}]*\}))\.")
+"""What a path begins with, up to its first number, or numbers."""
 
 _Alike = tuple[object, ...]  # type, shape, sources without their numbers, operations, inferred
 _Line = tuple[str, list[WrittenTensor], _Alike]
@@ -105,18 +109,30 @@ def written_rows(found: Ways, every: Ways, *, unfold: bool = False) -> Renderabl
         else folded_members(found.written, lambda each: each.name, _alike)
     )
     rows: list[tuple[Text, ...]] = []
-    for block, inside in by_block(lines) if not unfold else [("", lines)]:
+    for block, inside in _blocks(lines) if not unfold else [("", lines)]:
         common = _common([members for _, members, _ in inside]) if block else ""
         if block:
             rows.append((*_cells(block, "", len(inside[0][1]), ""), _from([common])))
         rows += [_row(path, block, members, common) for path, members, _ in inside]
     if rows:
-        parts.append(Grid(rows, right=frozenset({1}), wrap=0))
+        parts.append(without_empty(rows, right=frozenset({1}), wrap=0))
     for each in found.duplicates:
         said = f"{printable(each.name)} was given to the writer once more: from "
         parts.append(Text(said + printable(", ".join(_patterns([each])) or each.site), "yellow"))
     parts += _not_written(found.unwritten, unfold)
     return Group(*parts)
+
+
+def _blocks(lines: Iterable[_Line]) -> Iterator[tuple[str, list[_Line]]]:
+    """Lines by what they begin with, `blk.{0…25}`; of the lines of a single block `blk.1`."""
+
+    def begins(block: tuple[str, list[_Line]]) -> str:
+        start = _START.match(block[1][0][0])
+        return block[0] or (start[1] if start else "")
+
+    for begin, group in groupby(by_block(lines), begins):
+        inside = [line for _, some in group for line in some]
+        yield (begin, inside) if len(inside) > 1 else ("", inside)
 
 
 def _heading(found: Ways, every: Ways) -> Text:
@@ -180,10 +196,10 @@ def _patterns(members: Iterable[WrittenTensor]) -> list[str]:
 
 
 def _common(lines: Iterable[Sequence[WrittenTensor]]) -> str:
-    """What all the sources of a block's lines begin with, up to a folded number: its row has it,
-    theirs do not; "" where that is nothing."""
+    """What all the sources of a block's lines begin with, up to a number: its row has it, theirs do
+    not; "" where that is nothing."""
     patterns = [pattern for members in lines for pattern in _patterns(members)]
-    starts = {pattern[: pattern.find("}.") + 2] for pattern in patterns}
+    starts = {start[0] if (start := _START.match(pattern)) else "" for pattern in patterns}
     return starts.pop() if len(starts) == 1 else ""
 
 
