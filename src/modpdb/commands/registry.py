@@ -28,6 +28,7 @@ _OWN = {
     "hparams": ("hparams",),
     "gguf": ("gguf",),
     "coverage": ("coverage",),
+    "provenance": ("provenance", "prov"),
     "run_model": ("run-model",),
     "activations": ("record", "activations", "acts", "compare-runs"),
     "stages": ("stages", "stage"),
