@@ -25,6 +25,7 @@ _OWN = (
     "checkpoint",
     "hparams",
     "gguf",
+    "ahead",
     "run_model",
     "activations",
     "stages",
