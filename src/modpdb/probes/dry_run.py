@@ -44,14 +44,15 @@ class Miss:
     a key that the config lacks; the metadata; the tokenizer; the converter cannot be made; or
     anything else. *tensor* is the checkpoint tensor at hand, of a duplicate the GGUF name, of
     metadata the key, "" for none. *words* are what was raised, in one line, *where* its
-    `file:line function`. *keys*: of the config, that were asked for.
+    `file:line function`. *names*: the keys of the config that were asked for; the experts; the
+    sources of a duplicate, those of the first tensor first.
     """
 
     kind: Kind
     tensor: str
     words: str
     where: str
-    keys: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +209,7 @@ def _assigned_call(frame: FrameType, names: set[str]) -> ast.Call | None:
     """What is called to assign one of *names*, the last before the line at hand; without names,
     in the statement of that line."""
     try:
-        lines, first = inspect.getsourcelines(frame.f_code)
+        lines, first = inspect.getsourcelines(frame)
         tree = ast.parse(textwrap.dedent("".join(lines)))
     except (OSError, TypeError, SyntaxError, IndentationError):
         return None

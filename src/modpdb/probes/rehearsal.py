@@ -25,7 +25,6 @@ from modpdb.probes.checkpoints import read_checkpoint
 from modpdb.probes.conversion import Conversion
 from modpdb.probes.dry_run import DryRun, Kind, Miss, source_names
 from modpdb.probes.files import CheckpointError
-from modpdb.probes.forked import error_line
 from modpdb.probes.lazy import (
     graph_inputs,
     history,
@@ -39,6 +38,7 @@ from modpdb.probes.writer import writer_contents
 
 _FAILURES = (Exception, SystemExit)
 _RETRIES = 32  # missing keys of the config that are passed over
+_LONGEST = 1_000  # characters of what an exception says
 _DEEP = 10_000  # of Python's recursion: a graph is pickled node by node
 # Events of sys.audit that change files or start processes; "open" is looked at by its flags.
 _PROCESSES = ("subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork")
@@ -99,7 +99,7 @@ class _Rehearsal:
         self._misses: list[Miss] = []
         self._logged: list[str] = []  # errors that the script logs before it exits
         self._root = str(Path(getattr(sys.modules["__main__"], "__file__", None) or ".").parent)
-        self._written: list[tuple[str, WrittenTensor]] = []
+        self._written: dict[str, WrittenTensor] = {}
         self._assumed: tuple[str, ...] = ()
         # Of the loop over the tensors: where they come from, and how far it is.
         self._source: Iterator[Any] = iter(())
@@ -112,7 +112,7 @@ class _Rehearsal:
         self._kept: list[Any] = []
 
     def run(self, make: Callable[[], Any]) -> DryRun:
-        logging.Logger.callHandlers = self._log  # type: ignore[method-assign]
+        logging.Logger.callHandlers = self._log  # type: ignore[method-assign,assignment]
         with self._noting("converter"):
             self._model = make()
         if self._model is None:
@@ -128,13 +128,13 @@ class _Rehearsal:
         contents = writer_contents(writer, "")
         held = {each.name: each for each in contents.tensors}
         written = tuple(
-            replace(tensor, type=held[name].dtype) for name, tensor in self._written if name in held
+            replace(tensor, type=held[name].dtype) for name, tensor in self._written.items() if name in held
         )
-        used = source_names(written)
+        told = source_names(written) | {name for miss in self._misses for name in miss.names}
         return DryRun(
             tuple(self._misses),
             written,
-            tuple(name for name in dict.fromkeys(self._without_result) if name not in used),
+            tuple(name for name in dict.fromkeys(self._without_result) if name not in told),
             self._filtered(),
             contents.metadata,
             contents.tensors,
@@ -165,9 +165,16 @@ class _Rehearsal:
                 yield from self._modified(modify, model, *args, **kwargs)
 
         def add_tensor(writer: Any, name: Any, tensor: Any, *args: Any, **kwargs: Any) -> None:
-            with self._noting("raised", name):
+            described = self._described(name, tensor, sys._getframe(1))
+            try:
                 add(writer, name, tensor, *args, **kwargs)
-                self._written.append((name, self._described(name, tensor, sys._getframe(1))))
+            except _FAILURES as error:
+                miss = self._missed(error, "raised", name)
+                first = self._written.get(name) if miss.kind == "duplicate" else None
+                names = (*(first.sources if first else ()), *described.sources)
+                self._misses.append(replace(miss, names=names))
+            else:
+                self._written[name] = described
 
         cls.get_tensors, cls.modify_tensors = get_tensors, modify_tensors
         type(writer).add_tensor = add_tensor
@@ -295,7 +302,7 @@ class _Rehearsal:
                 self._misses.append(miss)
                 if sure is None:
                     sure = self._keys(model)
-                model.hparams[miss.keys[0]] = 1
+                model.hparams[miss.names[0]] = 1
         if sure is not None:
             self._assumed = tuple(sorted(self._keys(model) - sure))
 
@@ -342,7 +349,9 @@ class _Rehearsal:
         if name == "add_tensor_info" and "uplicated tensor name" in words:
             return Miss("duplicate", tensor, words, where)
         if "Unprocessed experts" in words:
-            return Miss("experts", "", words, where)
+            listed = frame.f_locals.get("experts")
+            names = (each for each in listed if type(each) is str) if is_a(listed, list) else ()
+            return Miss("experts", "", words, where, tuple(names))
         if isinstance(error, KeyError):
             asked = frame.f_locals.get("keys") if name == "find_hparam" else error.args
             keys = tuple(key for key in asked or () if type(key) is str)
@@ -359,8 +368,8 @@ class _Rehearsal:
         it says nothing."""
         if isinstance(error, SystemExit):
             return self._logged[-1] if self._logged else f"the script exits: {error.code}"
-        said = error_line(error)
-        return said if ":" in said else f"{said}: {_source_line(frame, line)}"
+        said = " ".join(str(error).split())[:_LONGEST]
+        return f"{type(error).__name__}: {said or _source_line(frame, line)}"
 
     def _is_own(self, place: tuple[FrameType, int]) -> bool:
         """Whether it is code of the script's, gguf included; not a library's."""
