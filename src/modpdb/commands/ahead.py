@@ -11,7 +11,7 @@ def ahead(dbg, arguments):
     c = find_conversion([h for _, h in frames])
     r = dry_run(c, frames)
     import dataclasses
-    dbg.message(f"{r.seconds:.2f} exact={r.exact} {r.why} afresh={r.afresh} written={len(r.written)} drop={r.dropped} filt={r.filtered} kv={len(r.metadata)} ten={len(r.tensors)}")
-    for m in r.misses: dbg.message(str(m))
-    for w in r.written[:3]: dbg.message(str(dataclasses.replace(w, history=None)))
-    dbg.message(str([w for w in r.written if w.inferred or len(w.sources)!=1][:2]))
+    dbg.message(f"{r.seconds:.2f} exact={r.exact} {r.why} afresh={r.afresh} written={len(r.written)} drop={len(r.dropped)} filt={r.filtered} kv={len(r.metadata)} ten={len(r.tensors)}")
+    for m in r.misses: dbg.message(str(m)[:300])
+
+    dbg.message(str([dataclasses.replace(w, history=None) for w in r.written if len(w.sources) != 1 or w.inferred or w.name.endswith("attn_q.weight")][:1]))
