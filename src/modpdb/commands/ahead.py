@@ -1,17 +1,66 @@
-"""`ahead`"""
-from modpdb.commands.registry import command
-@command("ahead")
-def ahead(dbg, arguments):
-    """ahead
+"""`ahead`: what the rest of the conversion will come to."""
 
-    x"""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from modpdb.commands.paths import reading
+from modpdb.commands.registry import Arguments, UsageError, command
+
+if TYPE_CHECKING:
+    from modpdb.debugger import ModPdb
+    from modpdb.probes.conversion import Conversion
+    from modpdb.probes.dry_run import DryRun
+
+
+@command("ahead", options={"--unfold": ""})
+def ahead(dbg: ModPdb, arguments: Arguments) -> None:
+    """ahead [--unfold]
+
+    Everything that will stop this conversion and can be known now, found in a dry run.
+
+    The converter itself runs in a forked copy of the process: all tensors, lazily, then the
+    metadata and the tokenizer. A failure is noted and passed over, so that all come to light and
+    not only the first; they are listed in the order in which the conversion would meet them.
+    Then what nothing is made of, and what would be written. Nothing is written, and the process
+    at hand stays as it is. Values are not looked at: no tensor's data is read unless the
+    converter does so to decide.
+
+    From stage init on. At `init` and `tensors` what is at hand is run; later a new converter,
+    made by the script's own call, from the start. Under --no-lazy, or where the process cannot be
+    forked, only the name map is asked, and the answer says so.
+    """
+    from modpdb.views.ahead import ahead as view
+
+    if arguments.target:
+        raise UsageError(f"ahead takes no target, not {arguments.target!r}; `map` takes a GLOB")
+    conversion, found = look_ahead(dbg)
+    unfold = bool(arguments.options.get("--unfold"))
+    dbg.show(view(found, conversion.class_name, conversion.arch, unfold=unfold))
+
+
+def look_ahead(dbg: ModPdb) -> tuple[Conversion, DryRun]:
+    """The conversion at hand, and what it will come to. Raises UsageError."""
     from modpdb.probes.conversion import find_conversion
     from modpdb.probes.dry_run import dry_run
-    frames = [(f, f.f_locals) for f, _ in reversed(dbg.stack)]
-    c = find_conversion([h for _, h in frames])
-    r = dry_run(c, frames)
-    import dataclasses
-    dbg.message(f"{r.seconds:.2f} exact={r.exact} {r.why} afresh={r.afresh} written={len(r.written)} drop={len(r.dropped)} filt={r.filtered} kv={len(r.metadata)} ten={len(r.tensors)}")
-    for m in r.misses: dbg.message(str(m)[:300])
+    from modpdb.probes.forked import ForkError
 
-    dbg.message(str([dataclasses.replace(w, history=None) for w in r.written if len(w.sources) != 1 or w.inferred or w.name.endswith("attn_q.weight")][:1]))
+    frames = [
+        (frame, dbg.curframe_locals if frame is dbg.curframe else frame.f_locals)
+        for frame, _ in reversed(dbg.stack)
+    ]
+    conversion = find_conversion([held for _, held in frames])
+    if conversion is None or conversion.model is None:
+        where = "the conversion has not come" if conversion else "there is no llama.cpp conversion"
+        raise UsageError(f"{where} to its model class here; `stage tensors` runs on to where it is")
+    try:
+        found = reading(
+            lambda: dry_run(
+                conversion,
+                frames,
+                slow=lambda: dbg.message("running it dry in a forked copy of the process …"),
+            )
+        )
+    except ForkError as error:
+        raise UsageError(f"no dry run: {error}") from None
+    return conversion, found

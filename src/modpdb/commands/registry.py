@@ -26,6 +26,7 @@ _OWN = (
     "hparams",
     "gguf",
     "ahead",
+    "tensor_map",
     "run_model",
     "activations",
     "stages",

@@ -334,12 +334,13 @@ class _Rehearsal:
         if name == "add_tensor_info" and "uplicated tensor name" in words:
             return Miss("duplicate", tensor, words, where)
         if "Unprocessed experts" in words:
-            listed = frame.f_locals.get("experts")
-            names = (each for each in listed if type(each) is str) if is_a(listed, list) else ()
-            return Miss("experts", "", words, where, tuple(names))
+            left = frame.f_locals.get("experts")
+            names = tuple(each for each in left if type(each) is str) if type(left) is list else ()
+            return Miss("experts", "", words, where, names)
         if isinstance(error, KeyError):
-            asked = frame.f_locals.get("keys") if name == "find_hparam" else error.args
-            keys = tuple(key for key in asked or () if type(key) is str)
+            asked: Any = last.f_locals.get("keys") if name == "find_hparam" else error.args
+            listed = asked if type(asked) in (list, tuple) else ()
+            keys = tuple(key for key in listed if type(key) is str)
             if keys and (name == "find_hparam" or "hparams" in _source_line(frame, line)):
                 caller = frames[-2] if name == "find_hparam" and len(frames) > 1 else (frame, line)
                 at = place(caller[0].f_code, caller[1])
