@@ -30,6 +30,7 @@ from modpdb.probes.writer import writer_contents
 
 _FAILURES = (Exception, SystemExit)
 _RETRIES = 32  # missing keys of the config that are passed over
+_ASSUMED = 1  # for one of them: it divides whatever there is
 _LONGEST = 1_000  # characters of what an exception says
 _DEEP = 10_000  # of Python's recursion: a graph is pickled node by node
 # Events of sys.audit that change files or start processes; "open" is looked at by its flags.
@@ -91,6 +92,7 @@ class _Rehearsal:
         self._misses: list[Miss] = []
         self._logged: list[str] = []  # errors that the script logs before it exits
         self._root = str(Path(getattr(sys.modules["__main__"], "__file__", None) or ".").parent)
+        self._given: list[str] = []  # keys that the config lacks
         self._assumed: tuple[str, ...] = ()
         # Of the loop over the tensors: where they come from, and how far it is.
         self._source: Iterator[Any] = iter(())
@@ -124,6 +126,7 @@ class _Rehearsal:
             self._filtered(),
             contents.metadata,
             contents.tensors,
+            tuple(self._given),
             self._assumed,
         )
 
@@ -194,19 +197,24 @@ class _Rehearsal:
         self._at = ""
 
     def _modified(self, name: str, modify: Callable[[], Any]) -> Iterator[tuple[Any, Any]]:
-        count = 0
-        with self._noting("raised", name):
-            self._modifying = name
+        """What *modify* gives; from its start again where it missed a key of the config."""
+        for _ in range(_RETRIES):
+            count, self._modifying = 0, name
             try:
                 for each in modify():
                     count += 1
                     self._modifying = ""
                     yield each
                     self._modifying = name
+            except _FAILURES as error:
+                if not (self._note(error, "raised", name) and not count):
+                    return
+            else:
+                break
             finally:
                 self._modifying = ""
-            if not count:
-                self._without_result.append(name)
+        if not count:
+            self._without_result.append(name)
 
     def _tensors(self) -> None:
         """The whole loop; after a failure in it the tensors that are left."""
@@ -271,29 +279,29 @@ class _Rehearsal:
             set_vocab(self._model)
 
     def _parameters(self, original: Callable[[Any], None], model: Any) -> None:
-        """*original*, again for each key that the config lacks, which is given a value so that
-        the next one comes to light. What fails otherwise by then may be the value's fault."""
-        sure: set[str] | None = None
+        """*original*, from its start again for each key that the config lacks."""
         for _ in range(_RETRIES):
             try:
                 original(model)
                 break
             except _FAILURES as error:
-                miss = self._missed(error, "metadata", "")
-                if miss.kind != "hparam" or miss in self._misses:
-                    if sure is None:
-                        self._misses.append(miss)
+                if not self._note(error, "metadata", ""):
                     break
-                self._misses.append(miss)
-                if sure is None:
-                    sure = self._keys(model)
-                model.hparams[miss.names[0]] = 1
-        if sure is not None:
-            self._assumed = tuple(sorted(self._keys(model) - sure))
+        if self._given:
+            self._assumed = tuple(self._depending(original, model))
+
+    def _depending(self, original: Callable[[Any], None], model: Any) -> list[str]:
+        """The keys of the metadata that become others with another value for what is lacking."""
+        before = self._metadata_held(model)
+        model.hparams |= dict.fromkeys(self._given, _ASSUMED + 1)
+        with contextlib.suppress(*_FAILURES):
+            original(model)
+        after = self._metadata_held(model)
+        return sorted(key for key, value in before.items() if after.get(key) != value)
 
     @staticmethod
-    def _keys(model: Any) -> set[str]:
-        return {each.key for each in writer_contents(model.gguf_writer, "").metadata}
+    def _metadata_held(model: Any) -> dict[str, object]:
+        return {each.key: each.value for each in writer_contents(model.gguf_writer, "").metadata}
 
     def _pack(self, writer: Any) -> None:
         """As write_kv_data_to_file does: a value of the wrong type fails there, without a name."""
@@ -320,8 +328,19 @@ class _Rehearsal:
         except _FAILURES as error:
             self._note(error, kind, tensor)
 
-    def _note(self, error: BaseException, kind: Kind, tensor: str) -> None:
-        self._misses.append(self._missed(error, kind, tensor))
+    def _note(self, error: BaseException, kind: Kind, tensor: str) -> bool:
+        """Whether it was a key that the config lacks and that has a value from now on."""
+        miss = self._missed(error, kind, tensor)
+        lacking = miss.names[0] if miss.kind == "hparam" else ""
+        sure = ("unmapped", "duplicate", "hparam", "tokenizer")
+        doubtful = bool(self._given) and miss.kind not in sure
+        self._misses.append(replace(miss, doubtful=doubtful))
+        hparams = getattr(self._model, "hparams", None)
+        if not lacking or lacking in self._given or type(hparams) is not dict:
+            return False
+        self._given.append(lacking)
+        hparams[lacking] = _ASSUMED
+        return True
 
     def _missed(self, error: BaseException, kind: Kind, tensor: str) -> Miss:
         frames = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__)]

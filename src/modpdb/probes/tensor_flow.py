@@ -64,7 +64,7 @@ def _flow(together: list[WrittenTensor], mapping: dict[str, Any]) -> Flow:
         tuple(_how(sources, together)),
         first.dtype if first else "",
         first.shape if first else None,
-        len(sources) == 1 and not _is_mapped(sources[0], together, mapping),
+        len(sources) == 1 and bool(mapping) and not _is_mapped(sources[0], together, mapping),
     )
 
 

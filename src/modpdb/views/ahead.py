@@ -109,6 +109,8 @@ def _what(row: _Row) -> str:
         keys = " or ".join(miss.names)
         return f"{keys}, asked for {row.names}" if row.names else keys
     words = miss.words if len(miss.words) <= _WORDS else f"{miss.words[:_WORDS]}…"
+    if miss.doubtful:
+        words += " (it may come of the value assumed for a key that the config lacks)"
     return f"{row.names}: {words}" if row.names else words
 
 
@@ -157,7 +159,8 @@ def _written(found: DryRun, class_name: str, arch: str) -> str:
     nbytes = whole if len(types) > 1 else "".join(by_type)
     said = [plural(len(found.tensors), "tensor"), nbytes, plural(len(found.metadata), "key")]
     if found.assumed:
-        said.append(f"{len(found.assumed)} of them by an assumed value")
+        lacking = ", ".join(map(printable, found.given))
+        said.append(f"{len(found.assumed):,} of them not right until the config has {lacking}")
     afresh = ", from the start," if found.afresh else ""
     return (
         f"{printable(class_name)} → {printable(arch)} would write {', '.join(filter(None, said))}; "

@@ -64,9 +64,8 @@ def _rows(flows: Sequence[Flow], unfold: bool) -> Iterator[tuple[Text, ...]]:
             for path, members, _ in lines:
                 yield from _cells(path, members, "", "")
             continue
-        times = Text(f"{len(lines[0][1]):,} × ", "bold").append("each", "not bold dim")
-        target = Text("→ ").append(printable(into), "bold")
-        yield Text(printable(block), "bold"), times, target, Text(), Text()
+        heading = Text(printable(f"{block} → {into}"), "bold")
+        yield (heading.append(f"   {len(lines[0][1]):,} ×").append(" each", "not bold dim"),)
         for path, members, _ in lines:
             yield from _cells(path, members, block, into)
 
@@ -110,19 +109,23 @@ def _cells(path: str, members: Sequence[Flow], block: str, into: str) -> Iterato
     first = members[0]
     source = Text(printable(f"  {path[len(block) + 1 :]}" if block else path))
     facts = f"{first.dtype} {shape(first.shape)}" if first.shape is not None else ""
-    remarks = Text(", ".join(map(printable, _remarks(first))), "dim")
+    remarks = list(_remarks(first))
     for tensor, name in zip(first.written, _into(members), strict=True):
-        target = Text("  → " if into else "→ ")
-        target.append(printable(name[len(into) + 1 :] if into else name))
         kind = "" if tensor.type == "?" else tensor.type
-        made = shape(tensor.shape) if tensor.shape != first.shape else ""
-        yield source, Text(facts, "cyan"), target, Text(f"{kind} {made}".strip(), "cyan"), remarks
-        source, facts, remarks = Text(), "", Text()
+        made = [shape(tensor.shape)] if tensor.shape != first.shape else []
+        yield (
+            source,
+            Text(facts, "cyan"),
+            Text("→ ").append(printable(name[len(into) + 1 :] if into else name)),
+            Text(kind, "cyan"),
+            Text(", ".join([*made, *map(printable, remarks)]), "dim"),
+        )
+        source, facts, remarks = Text(), "", []
 
 
 def _remarks(flow: Flow) -> Iterator[str]:
     yield from flow.how
     if flow.renamed and flow.sources:
-        yield "named by the converter, not by the map"
+        yield "named by the converter"
     if _is_inferred(flow) and flow.written[0].type != "?":
         yield "source inferred"
