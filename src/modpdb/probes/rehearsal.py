@@ -98,7 +98,7 @@ class _Rehearsal:
         self._source: Iterator[Any] = iter(())
         self._at = ""
         self._taken = 0
-        self._without_result: list[str] = []
+        self._fruitless: dict[str, None] = {}  # tensors of which nothing was made, in order
         self._modifying = ""
         self._provenance = Provenance()
 
@@ -118,11 +118,12 @@ class _Rehearsal:
         contents = writer_contents(writer, "")
         held = {each.name for each in contents.tensors}
         written = tuple(made for name, made in self._provenance.written.items() if name in held)
-        told = source_names(written) | {name for miss in self._misses for name in miss.names}
+        told = source_names(written)
+        told |= {name for miss in self._misses for name in (miss.tensor, *miss.names)}
         return DryRun(
             tuple(self._misses),
             written,
-            tuple(name for name in dict.fromkeys(self._without_result) if name not in told),
+            tuple(name for name in self._fruitless if name not in told),
             self._filtered(),
             contents.metadata,
             contents.tensors,
@@ -193,6 +194,7 @@ class _Rehearsal:
         for name, data in self._source:
             self._at = name
             self._taken += 1
+            self._fruitless[name] = None
             yield name, data
         self._at = ""
 
@@ -213,8 +215,8 @@ class _Rehearsal:
                 break
             finally:
                 self._modifying = ""
-        if not count:
-            self._without_result.append(name)
+        if count:
+            self._fruitless.pop(name, None)
 
     def _tensors(self) -> None:
         """The whole loop; after a failure in it the tensors that are left."""
