@@ -82,7 +82,7 @@ class _Fence:
     def _is_inside(self, path: Any) -> bool:
         if not is_a(path, str) and not is_a(path, PurePath):
             return False
-        return os.path.realpath(path).startswith(self._scratch)
+        return os.path.join(os.path.realpath(path), "").startswith(self._scratch)
 
 
 class _Rehearsal:
@@ -345,7 +345,8 @@ class _Rehearsal:
         return True
 
     def _missed(self, error: BaseException, kind: Kind, tensor: str) -> Miss:
-        frames = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+        walked = list(traceback.walk_tb(error.__traceback__))
+        frames = [each for each in walked if each[0].f_code.co_filename != __file__] or walked
         frame, line = next(filter(self._is_own, reversed(frames)), frames[-1])
         where, words = place(frame.f_code, line), self._words(error, frame, line)
         last = frames[-1][0]
@@ -375,7 +376,9 @@ class _Rehearsal:
         it says nothing."""
         if isinstance(error, SystemExit):
             return self._logged[-1] if self._logged else f"the script exits: {error.code}"
-        said = " ".join(str(error).split())[:_LONGEST]
+        said = ""
+        with contextlib.suppress(Exception):  # its __str__ is anybody's code
+            said = " ".join(str(error).split())[:_LONGEST]
         return f"{type(error).__name__}: {said or _source_line(frame, line)}"
 
     def _is_own(self, place: tuple[FrameType, int]) -> bool:
