@@ -27,6 +27,7 @@ _OWN = (
     "gguf",
     "ahead",
     "tensor_map",
+    "coverage",
     "run_model",
     "activations",
     "stages",
