@@ -53,7 +53,7 @@ def test_experts_at_every_stage(modpdb_run, plain_run, tree, mixtral_checkpoint,
     )
     said = done.stdout
     assert done.returncode == 0, done.stderr
-    assert said.count("0 blockers, 0 unmapped: the dry run met nothing") == 4
+    assert said.count("0 blockers, 0 missing keys, 0 unmapped: the dry run met nothing") == 4
     assert said.count("would write 43 tensors") == 4
     assert "from the start" in said
     assert "79 checkpoint tensors → 43 GGUF tensors" in said
@@ -84,7 +84,7 @@ def test_others(modpdb_run, llama_cpp, request, tmp_path, model, more, tensors) 
         "c\nahead\nmap\nq\n",
         env={"COLUMNS": "160"},
     )
-    assert "0 blockers, 0 unmapped" in done.stdout, done.stderr
+    assert "0 blockers, 0 missing keys, 0 unmapped" in done.stdout, done.stderr
     assert f"would write {tensors} tensors" in done.stdout
     assert f"→ {tensors} GGUF tensors" in done.stdout
     assert not list(tmp_path.iterdir())
@@ -143,6 +143,15 @@ def test_several_faults_at_once(modpdb_run, tree, llama_checkpoint, tmp_path) ->
     assert "unmapped: 3 tensors" in rest
     assert rest.count("token_embd.weight from") == 1 and "from the start" in rest  # post-mortem
     assert not (tmp_path / "o.gguf").exists()
+
+
+def test_what_only_the_loader_misses(modpdb_run, tree, llama_checkpoint, tmp_path) -> None:
+    changed = {"model_type": "zeta", "rms_norm_eps": None}
+    checkpoint = derived(llama_checkpoint, tmp_path / "c", changed)
+    done = modpdb_run(convert(tree, checkpoint, tmp_path / "o.gguf"), "c\nahead\nq\n")
+    said = squeezed(done.stdout)
+    assert "0 blockers, 1 missing key, 0 unmapped: nothing stops the conversion, but" in said
+    assert "llama.attention.layer_norm_rms_epsilon" in said, done.stderr
 
 
 def test_the_weaker_answer(modpdb_run, llama_cpp, mixtral_checkpoint, tmp_path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from modpdb.commands.paths import reading
@@ -10,6 +12,7 @@ from modpdb.commands.registry import Arguments, UsageError, command
 if TYPE_CHECKING:
     from modpdb.debugger import ModPdb
     from modpdb.probes.conversion import Conversion
+    from modpdb.probes.coverage_findings import Coverage, Finding
     from modpdb.probes.dry_run import DryRun
 
 
@@ -22,7 +25,8 @@ def ahead(dbg: ModPdb, arguments: Arguments) -> None:
     The converter itself runs in a forked copy of the process: all tensors, lazily, then the
     metadata and the tokenizer. A failure is noted and passed over, so that all come to light and
     not only the first; they are listed in the order in which the conversion would meet them.
-    Then what nothing is made of, and what would be written. Nothing is written, and the process
+    Then what llama.cpp's loader would miss (`coverage` says more of that), what nothing is made of,
+    and what would be written. Nothing is written, and the process
     at hand stays as it is. Values are not looked at: no tensor's data is read unless the
     converter does so to decide.
 
@@ -36,7 +40,8 @@ def ahead(dbg: ModPdb, arguments: Arguments) -> None:
         raise UsageError(f"ahead takes no target, not {arguments.target!r}; `map` takes a GLOB")
     conversion, found = look_ahead(dbg)
     unfold = bool(arguments.options.get("--unfold"))
-    dbg.show(view(found, conversion.class_name, conversion.arch, unfold=unfold))
+    needed = _coverage(conversion, found)
+    dbg.show(view(found, conversion.class_name, conversion.arch, needed, unfold=unfold))
 
 
 def look_ahead(dbg: ModPdb) -> tuple[Conversion, DryRun]:
@@ -64,3 +69,31 @@ def look_ahead(dbg: ModPdb) -> tuple[Conversion, DryRun]:
     except ForkError as error:
         raise UsageError(f"no dry run: {error}") from None
     return conversion, found
+
+
+def _coverage(conversion: Conversion, found: DryRun) -> Coverage | None:
+    """What would be written against what llama.cpp's loader needs, without what is missing only
+    because of a failure; None where that cannot be said."""
+    from modpdb.probes.coverage import contents_coverage
+    from modpdb.probes.gguf_contents import GGUFContents
+    from modpdb.probes.tied_embeddings import conversion_tied
+
+    failed = [miss.kind for miss in found.misses if not miss.tensor]
+    if not found.exact or conversion.adapter is not None or "metadata" in failed:
+        return None
+    sure = tuple(each for each in found.metadata if each.key not in found.assumed)
+    contents = GGUFContents("", sure, found.tensors)
+    needed = contents_coverage(contents, sys.modules.get("gguf"), tied=conversion_tied(conversion))
+    if needed is None:
+        return None
+
+    def by_itself(finding: Finding) -> bool:
+        if "tokenizer" in failed and finding.name.startswith("tokenizer."):
+            return False
+        return not found.assumed or (finding.kind != "shape" and finding.name not in found.assumed)
+
+    return replace(
+        needed,
+        findings=tuple(filter(by_itself, needed.findings)),
+        unjudged=tuple(filter(by_itself, needed.unjudged)),
+    )

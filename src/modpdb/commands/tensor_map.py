@@ -44,7 +44,7 @@ def tensor_map(dbg: ModPdb, arguments: Arguments) -> None:
     if glob:
         chosen, some = _chosen(found, all_flows, glob)
     unfold = bool(arguments.options.get("--unfold"))
-    dbg.show(view(chosen, some, len(all_flows), unfold=unfold))
+    dbg.show(view(chosen, some, unfold=unfold))
 
 
 def _chosen(

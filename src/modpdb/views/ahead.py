@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from modpdb.probes.coverage_findings import Coverage
 from modpdb.probes.dry_run import DryRun, Miss
+from modpdb.views.coverage import findings
+from modpdb.views.coverage import verdict as coverage_verdict
 from modpdb.views.folding import folded, folded_members
 from modpdb.views.grid import Grid
 from modpdb.views.named_rows import SHOWN, more_rows, named_rows
@@ -39,10 +42,18 @@ class _Row:
     times: int
 
 
-def ahead(found: DryRun, class_name: str, arch: str, *, unfold: bool = False) -> RenderableType:
-    """The verdict, the blockers, what nothing is made of, and what would be written."""
+def ahead(
+    found: DryRun,
+    class_name: str,
+    arch: str,
+    needed: Coverage | None = None,
+    *,
+    unfold: bool = False,
+) -> RenderableType:
+    """The verdict, the blockers, what the loader would miss, what nothing is made of, and what
+    would be written. *needed*: that against what the loader needs, None where it is not known."""
     rows = list(_rows(found.misses, unfold))
-    parts: list[RenderableType] = [verdict(found, rows)]
+    parts: list[RenderableType] = [verdict(found, rows, needed)]
     if not found.exact:
         parts.append(Text(f"not run: {printable(found.why)}", "yellow"))
     shown = rows if unfold else rows[:SHOWN]
@@ -50,19 +61,31 @@ def ahead(found: DryRun, class_name: str, arch: str, *, unfold: bool = False) ->
         parts.append(Grid([_cells(row) for row in shown], wrap=1))
     if len(rows) > len(shown):
         parts.append(more_rows(len(rows) - len(shown)))
+    if needed is not None:
+        parts += findings(needed.findings, unfold=unfold)
     parts += left_out(found, unfold=unfold)
-    parts.append(Text(_written(found, class_name, arch)))
+    parts.append(Text(_written(found, class_name, arch, needed)))
     return Group(*parts)
 
 
-def verdict(found: DryRun, rows: Sequence[_Row]) -> Text:
-    """`1 blocker, 0 unmapped`"""
+def verdict(found: DryRun, rows: Sequence[_Row], needed: Coverage | None) -> Text:
+    """`1 blocker, 4 missing keys, 0 unmapped`"""
     unmapped = sum(miss.kind == "unmapped" for miss in found.misses)
     if not found.exact and not any(miss.kind == "converter" for miss in found.misses):
         return Text(f"{unmapped:,} unmapped, guessed from the name map alone", "bold")
-    blockers = sum(row.miss.kind != "unmapped" for row in rows)
-    text = Text(f"{plural(blockers, 'blocker')}, {unmapped:,} unmapped", "bold")
-    if not rows:
+    said = [plural(sum(row.miss.kind != "unmapped" for row in rows), "blocker")]
+    kinds = Counter(each.kind for each in needed.findings) if needed is not None else Counter()
+    if needed is not None:
+        said.append(plural(kinds["key"], "missing key"))
+    said.append(f"{unmapped:,} unmapped")
+    if kinds["missing"]:
+        said.append(plural(kinds["missing"], "missing tensor"))
+    if kinds["shape"]:
+        said.append(plural(kinds["shape"], "wrong shape"))
+    text = Text(", ".join(said), "bold")
+    if not rows and needed is not None and needed.wrong:
+        text.append(": nothing stops the conversion, but llama.cpp's loader would stop", "not bold")
+    elif not rows:
         text.append(": the dry run met nothing that stops the conversion", "not bold")
     return text
 
@@ -147,7 +170,7 @@ def left_out(found: DryRun, *, unfold: bool = False) -> Iterator[RenderableType]
             yield from named_rows(said, [(name, ()) for name in names], unfold=unfold)
 
 
-def _written(found: DryRun, class_name: str, arch: str) -> str:
+def _written(found: DryRun, class_name: str, arch: str, needed: Coverage | None) -> str:
     """One line: how much of what types, how long it took, and whose converter it was."""
     if not found.exact:
         return "nothing was run and nothing written"
@@ -162,7 +185,10 @@ def _written(found: DryRun, class_name: str, arch: str) -> str:
         lacking = ", ".join(map(printable, found.given))
         said.append(f"{len(found.assumed):,} of them not right until the config has {lacking}")
     afresh = ", from the start," if found.afresh else ""
+    fits = needed is not None and not needed.wrong
+    loader = f" ({coverage_verdict(needed)})" if needed is not None and fits else ""
+    would = f"would write {', '.join(filter(None, said))}{loader}"
     return (
-        f"{printable(class_name)} → {printable(arch)} would write {', '.join(filter(None, said))}; "
+        f"{printable(class_name)} → {printable(arch)} {would}; "
         f"run dry{afresh} in {duration(found.seconds)}, nothing was written"
     )

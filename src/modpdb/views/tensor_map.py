@@ -19,21 +19,17 @@ from modpdb.views.text import duration, plural, printable, shape
 _Alike = tuple[object, ...]
 
 
-def tensor_map(
-    found: DryRun, flows: Sequence[Flow], of: int, *, unfold: bool = False
-) -> RenderableType:
-    """What could not be named first, then *flows*, chosen of *of*, then what is left out."""
-    return Group(*_parts(found, flows, of, unfold))
+def tensor_map(found: DryRun, flows: Sequence[Flow], *, unfold: bool = False) -> RenderableType:
+    """What could not be named first, then *flows*, then what is left out."""
+    return Group(*_parts(found, flows, unfold))
 
 
-def _parts(found: DryRun, flows: Sequence[Flow], of: int, unfold: bool) -> Iterator[RenderableType]:
+def _parts(found: DryRun, flows: Sequence[Flow], unfold: bool) -> Iterator[RenderableType]:
     sources = {name for flow in flows for name in flow.sources}
     written = sum(len(flow.written) for flow in flows)
     head = Text(f"{plural(len(sources), 'checkpoint tensor')} → {plural(written, 'GGUF tensor')}")
     head.stylize("bold")
-    if len(flows) < of:
-        head.append(f"   of {of:,} rows unfolded", "not bold")
-    elif found.exact:
+    if found.exact:
         head.append(f"   run dry in {duration(found.seconds)}, nothing was written", "not bold")
     yield head
     if not found.exact:
