@@ -3,9 +3,11 @@
 import enum
 import logging
 import os
+import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -152,6 +154,9 @@ def test_every_failure_in_the_order_of_the_run() -> None:
         lambda path: path.mkdir(),
         lambda path: os.rename(path.parent / "there", path),
         lambda path: (path.parent / "there").unlink(),
+        lambda path: os.rename(tempfile.mkdtemp(), path),
+        lambda path: os.symlink(path.parent / "there", path),
+        lambda path: shutil.copyfile(path.parent / "there", path),
         lambda path: subprocess.run(["touch", path], check=True),
         lambda path: os.system(f"touch {path}"),
     ],
@@ -171,14 +176,13 @@ def test_nothing_is_changed_outside(change, tmp_path: Path) -> None:
 
 
 def test_temporary_files_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import tempfile
-
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     class Spooling(Converter):
         def set_vocab(self) -> None:
             with tempfile.NamedTemporaryFile(delete=False) as file:
                 file.write(b"x")
+            shutil.copyfile(__file__, os.path.join(tempfile.mkdtemp(), "copy"))
 
     assert not run(Spooling(["a"])).misses
     assert not list(tmp_path.iterdir())

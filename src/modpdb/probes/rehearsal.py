@@ -39,6 +39,7 @@ _CHANGES = (
     *_PROCESSES, "os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.truncate", "os.link",
     "os.symlink", "os.chmod", "os.chown", "os.utime", "os.setxattr", "shutil.", "tempfile.",
 )  # fmt: skip
+_TO = ("shutil.copy", "os.link", "os.symlink")  # events whose second path is the one that changes
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -74,10 +75,15 @@ class _Fence:
                 return
         elif not event.startswith(_CHANGES):
             return
-        path = args[0] if args else ""
-        if type(path) is int or (not event.startswith(_PROCESSES) and self._is_inside(path)):
+        if event.startswith(("os.rename", "shutil.move")):
+            changed = args[:2]
+        else:  # of a copy or link the source stays as it is
+            changed = args[1:2] if event.startswith(_TO) else args[:1]
+        allowed = not event.startswith(_PROCESSES)
+        if allowed and all(type(path) is int or self._is_inside(path) for path in changed):
             return
-        raise FenceError(f"a dry run changes nothing, and this would: {event} {path!s:.200}")
+        words = " ".join(f"{path!s:.200}" for path in changed)
+        raise FenceError(f"a dry run changes nothing, and this would: {event} {words}")
 
     def _is_inside(self, path: Any) -> bool:
         if not is_a(path, str) and not is_a(path, PurePath):

@@ -96,6 +96,7 @@ def _operations(history: Leaf | Made | None) -> list[str]:
             continue
         seen.add(id(node))
         stack += node.inputs
-        if not node.operation.startswith(_CASTS):
+        idle = node.operation.startswith("squeeze") and node.shape == node.inputs[0].shape
+        if not idle and not node.operation.startswith(_CASTS):
             words.append(re.sub(r"^(\w+)\(.*\)", r"\1", node.operation))
     return list(reversed(words))
