@@ -29,6 +29,8 @@ _OWN = {
     "gguf": ("gguf",),
     "coverage": ("coverage",),
     "provenance": ("provenance", "prov"),
+    "ahead": ("ahead",),
+    "tensor_map": ("tensor-map", "map"),
     "run_model": ("run-model",),
     "activations": ("record", "activations", "acts", "compare-runs"),
     "stages": ("stages", "stage"),

@@ -30,7 +30,7 @@ _ORDER = {kind: place for place, kind in enumerate(_LABELS)}
 def coverage(found: Coverage, where: str, *, unfold: bool = False) -> RenderableType:
     """*where* names what was looked at: a file, or the writer as the frame reaches it."""
     parts: list[RenderableType] = [_heading(found, where)]
-    parts += _findings([*found.findings, *found.unjudged], unfold=unfold)
+    parts += findings([*found.findings, *found.unjudged], unfold=unfold)
     if found.wrong and not found.unfinished and found.source:
         parts.append(Text(f"there: {_there(found)}"))
     parts.append(Text(_last(found), "dim"))
@@ -75,7 +75,7 @@ def _heading(found: Coverage, where: str) -> Text:
     return Text(verdict(found), style).append(said, "not bold default")
 
 
-def _findings(found: Sequence[Finding], *, unfold: bool) -> Iterator[RenderableType]:
+def findings(found: Sequence[Finding], *, unfold: bool) -> Iterator[RenderableType]:
     """Those of a kind and a cause together."""
     groups: dict[tuple[Kind, str], list[Finding]] = {}
     for each in found:
