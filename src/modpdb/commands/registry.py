@@ -25,6 +25,7 @@ _OWN = (
     "checkpoint",
     "hparams",
     "gguf",
+    "explain",
     "run_model",
     "activations",
     "stages",

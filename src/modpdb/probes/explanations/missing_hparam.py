@@ -1,0 +1,172 @@
+"""`KeyError: could not find any of: [...]`, and a key of the config that is not there."""
+
+from __future__ import annotations
+
+import difflib
+import linecache
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from modpdb.probes._static import is_a
+from modpdb.probes.explanations.explanation import (
+    Caught,
+    Cause,
+    Explanation,
+    Frame,
+    Row,
+    Step,
+    Table,
+    arguments,
+    held,
+)
+from modpdb.probes.explanations.sizes import SYNONYMS, shown_number, tensors_of
+from modpdb.probes.files import CheckpointError
+from modpdb.probes.hparams import HParam, folder_hparams, hparams_tree
+
+_ASKING = ("find_hparam", "find_vparam", "find_aparam", "_find_param", "<genexpr>")
+_NEAR = 4  # keys of nearly the name
+
+
+def missing_hparam(caught: Caught) -> Explanation | None:
+    """Which key the config lacks, who asks for it, and where its number may be found."""
+    if not is_a(caught.error, KeyError) or caught.conversion is None:
+        return None
+    asked = _asked(caught)
+    if asked is None:
+        return None
+    keys, config, asking = asked
+    found = hparams_tree(config, "") if config else None
+    leaves = [each for each in (found.keys if found else ()) if not each.nested]
+    same = [each for each in leaves if each.key in keys]
+    tensors = tensors_of(caught.conversion)
+    shown = shown_number(keys, tensors, config)
+    near = _near(keys, leaves)
+    causes, tables, steps = [], [], []
+    if same:
+        causes.append(
+            Cause(f"it stands in a nested config, where this code does not look: {same[0].path}")
+        )
+        tables.append(Table("the keys of that name", tuple(map(_row, same)), brief=True))
+    elif near:
+        causes.append(Cause(f"the config calls it {near[0].path}", guess=True))
+        tables.append(
+            Table("keys of nearly that meaning or name", tuple(map(_row, near)), brief=True)
+        )
+    causes += _in_file(caught, keys)
+    if shown is not None:
+        row = Row(keys[0], (str(shown.value), shown.how))
+        tables.append(Table("what the checkpoint's shapes show", (row,), brief=True))
+    if not causes:
+        causes.append(
+            Cause(
+                "no key of the config has that name or a near one: config.json is not whole, or of another model",
+                guess=True,
+            )
+        )
+    value = _value(same, near, shown.value if shown is not None else None)
+    if value is not None:
+        guess = "" if shown is not None else ", a guess"
+        steps.append(Step(f"in config.json{guess}", (f'  "{keys[0]}": {value},',)))
+    if (same or near) and asking is not None and asking.function in _where_listed(caught):
+        other = (same or near)[0]
+        if "." not in other.path:
+            steps.append(
+                Step("or the code's list of names", (f'"{other.key}"',), asking.file, asking.line)
+            )
+    steps.append(Step("see the config", ("hparams",)))
+    names = " or ".join(keys) if len(keys) <= 4 else f"{', '.join(keys[:4])}, …"
+    where = asking.place if asking is not None else ""
+    says = f"the config has no {names}, which {where or 'the converter'} asks for"
+    return Explanation("missing hparam", says, tuple(causes), tuple(tables), tuple(steps), where)
+
+
+def _where_listed(caught: Caught) -> set[str]:
+    """Functions that hand a list of names to find_hparam."""
+    inner = caught.frame(*_ASKING)
+    asking = next((each for each in caught.frames if each.function not in _ASKING), None)
+    return {asking.function} if inner is not None and asking is not None else set()
+
+
+def _asked(caught: Caught) -> tuple[list[str], dict[Any, Any], Frame | None] | None:
+    """The keys that were asked for, the dict without them, and who asked."""
+    asking = next((each for each in caught.frames if each.function not in _ASKING), None)
+    inner = caught.frame("find_hparam", "_find_param")
+    if inner is not None and caught.message.startswith("could not find any of"):
+        keys: Any = inner.variables.get("keys")
+        config = inner.variables.get("obj", held(inner.variables.get("self"), "hparams"))
+        names = (
+            [each for each in keys if type(each) is str]
+            if is_a(keys, list) or is_a(keys, tuple)
+            else []
+        )
+        if names and is_a(config, dict):
+            return names, config, asking
+        return None
+    first = arguments(caught.error)[:1]
+    config = caught.config
+    if asking is None or asking is not caught.frames[0] or config is None:
+        return None
+    if not first or type(first[0]) is not str or dict.__contains__(config, first[0]):
+        return None
+    line = linecache.getline(asking.file, asking.line)
+    if "hparams" not in line or first[0] not in line:
+        return None  # of some other dict
+    return [first[0]], config, asking
+
+
+def _near(keys: list[str], leaves: list[HParam]) -> list[HParam]:
+    """Keys that mean the same elsewhere, then those of nearly the name."""
+    meant = {name for group in SYNONYMS if set(group) & set(keys) for name in group}
+    found = [each for each in leaves if each.key in meant]
+    names = [each.key for each in leaves]
+    for key in keys:
+        for near in difflib.get_close_matches(key, names, n=2, cutoff=0.75):
+            found += [each for each in leaves if each.key == near]
+    return list(dict.fromkeys(found))[:_NEAR]
+
+
+def _row(each: HParam) -> Row:
+    return Row(each.path, (_plain(each.value),))
+
+
+def _plain(value: object) -> str:
+    if value is None or type(value) is bool:
+        return {None: "null", True: "true", False: "false"}[value]
+    if type(value) in (int, float):
+        return repr(value)
+    if type(value) is str:
+        return f'"{value}"' if len(value) <= 60 else f'"{value[:60]}…"'
+    return "…"
+
+
+def _value(same: list[HParam], near: list[HParam], shown: int | None) -> str | None:
+    """What to write, from the surest source."""
+    if shown is not None:
+        return str(shown)
+    for each in (*same, *near):
+        if type(each.value) in (int, float, bool):
+            return _plain(each.value)
+    return None
+
+
+def _in_file(caught: Caught, keys: list[str]) -> Iterator[Cause]:
+    """Whether config.json itself has the key, which transformers then left out."""
+    folder = caught.conversion.dir_model if caught.conversion is not None else None
+    if folder is None:
+        return
+    try:
+        there = [each for each in folder_hparams(folder).keys if each.key in keys]
+    except CheckpointError as error:
+        yield Cause(f"config.json cannot be read: {error}")
+        return
+    if there and not _in(caught.config, there[0].key):
+        yield Cause(
+            f"config.json has {there[0].path} = {_plain(there[0].value)}, and the converter's copy "
+            "has not: transformers' class of this model left it out"
+        )
+
+
+def _in(config: Mapping[Any, Any] | None, key: str) -> bool:
+    return config is not None and any(
+        each.key == key for each in hparams_tree(dict(config), "").keys
+    )

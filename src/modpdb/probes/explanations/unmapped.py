@@ -1,0 +1,510 @@
+"""`Can not map tensor`: names that the name map has no GGUF name for, and what they may be."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modpdb.probes._static import class_attribute, is_a, mro, namespace
+from modpdb.probes.conversion import SUFFIXES, Conversion, mapped_name, name_mapping
+from modpdb.probes.explanations.explanation import (
+    Ahead,
+    Caught,
+    Cause,
+    Explanation,
+    Row,
+    Step,
+    Table,
+    held,
+    in_quotes,
+    short_place,
+)
+from modpdb.probes.explanations.guesses import Guess, Missing, guesses_for
+from modpdb.probes.explanations.sizes import tensors_of
+from modpdb.probes.explanations.slots import slots_of
+from modpdb.probes.tensor_names import base_name
+
+_LISTED = 2_000  # names that are explained
+# What stands in the place of, or beside, `.weight` in quantised checkpoints.
+_QUANTISED = {
+    "qweight": "GPTQ or AWQ", "qzeros": "GPTQ or AWQ", "g_idx": "GPTQ",
+    "scales": "GPTQ, AWQ or MLX", "biases": "MLX", "weight_scale_inv": "fp8 in blocks",
+    "weight_scale": "fp8, int8 or fp4 (compressed-tensors, ModelOpt)", "input_scale": "fp8 or fp4",
+    "weight_scale_2": "NVFP4", "weight_packed": "compressed-tensors",
+    "weight_shape": "compressed-tensors", "weight_zero_point": "compressed-tensors",
+    "weight_global_scale": "NVFP4", "input_global_scale": "NVFP4", "absmax": "bitsandbytes",
+    "quant_map": "bitsandbytes", "nested_absmax": "bitsandbytes", "SCB": "bitsandbytes int8",
+    "weight_format": "bitsandbytes int8", "k_scale": "fp8 key-value cache",
+    "v_scale": "fp8 key-value cache",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A reason that explains *names*, the sure ones first."""
+
+    cause: Cause
+    names: tuple[str, ...]
+    words: str
+    steps: tuple[Step, ...]
+
+
+def unmapped(caught: Caught) -> Explanation | None:
+    """Why names are not mapped, all of those that are known, and what to change for each."""
+    if not is_a(caught.error, ValueError) or not caught.message.startswith("Can not map tensor"):
+        return None
+    frame, conversion = caught.frame("map_tensor_name"), caught.conversion
+    name: Any = frame.variables.get("name") if frame is not None else None
+    name = name if type(name) is str else in_quotes(caught.message)
+    if conversion is None or frame is None or not name:
+        return None
+    entries = {each.name: each for each in tensors_of(conversion)}
+    if conversion.adapter is not None:
+        entries = {base_name(key): each for key, each in entries.items()}
+    mapping = name_mapping(conversion)
+    ahead = caught.ahead or by_name_map(mapping, entries, name)
+    names = list(dict.fromkeys([name, *ahead.unmapped]))[:_LISTED]
+    shapes = {
+        each: None if conversion.adapter else entries[each].shape if each in entries else None
+        for each in names
+    }
+    taken = {made for each in entries if each not in names and (made := mapped_name(mapping, each))}
+    found = list(_reasons(caught, conversion, mapping, names, taken))
+    explained = {each for reason in found for each in reason.names}
+    rest = [Missing(each, shapes[each]) for each in names if each not in explained]
+    guesses = guesses_for(rest, slots_of(conversion), mapping, taken)
+    return _explained(caught, name, names, found, guesses, shapes, ahead)
+
+
+def by_name_map(mapping: Mapping[str, Any], names: Mapping[str, Any], at: str) -> Ahead:
+    """The names from *at* on that the map has nothing for."""
+    listed = list(names)
+    rest = listed[listed.index(at) :] if at in listed else listed
+    return Ahead(
+        tuple(each for each in rest if mapped_name(dict(mapping), each) is None),
+        False,
+        "by the name map alone",
+    )
+
+
+def _explained(
+    caught: Caught,
+    name: str,
+    names: list[str],
+    found: list[_Found],
+    guesses: list[Guess],
+    shapes: Mapping[str, tuple[int, ...] | None],
+    ahead: Ahead,
+) -> Explanation:
+    others = len(names) - 1
+    says = f"the name map has no GGUF name for {name}"
+    made_from = _made_from(caught, name)
+    says += f", which the converter made of {made_from}" if made_from else ""
+    tried = ", ".join(("as it is", *SUFFIXES))
+    if others:
+        says += f"; {others:,} more {'name' if others == 1 else 'names'} to come {'has' if others == 1 else 'have'} none"
+    causes = [reason.cause for reason in found]
+    if guesses:
+        causes.append(
+            Cause(
+                f"tensor_mapping.py has no line for {'it' if len(names) == 1 else 'them'}, "
+                "whose shape and name fit a tensor that the file has no source for",
+                guess=True,
+            )
+            if any(each.slot for each in guesses)
+            else Cause(
+                f"{caught.conversion.class_name if caught.conversion else 'the class'} has no tensor "
+                "free that it could be: the architecture is another, or must be extended",
+                guess=True,
+            )
+        )
+    rows = [Row(each, (reason.words,)) for reason in found for each in reason.names]
+    rows += [Row(each, (guess.words,)) for guess in guesses for each in guess.names]
+    order = {each: number for number, each in enumerate(names)}
+    rows.sort(key=lambda row: order[row.name])
+    rows = [Row(row.name, (_shape(shapes[row.name]), *row.words)) for row in rows]
+    head = f"names without a GGUF name, tried {tried}"
+    tables = [Table(head, tuple(rows), brief=True)]
+    paste = [each for each in guesses if each.slot]
+    if paste:
+        tables.append(_to_paste(caught, paste))
+    steps = [step for reason in found for step in reason.steps]
+    steps += _paste_steps(paste)
+    remark = (
+        ""
+        if ahead.exact
+        else f"{ahead.why or 'the rest'}: a converter may still rename, split or drop names"
+    )
+    return Explanation(
+        "unmapped", says, tuple(causes), tuple(tables), tuple(steps), _asked_by(caught), remark
+    )
+
+
+def _shape(dims: tuple[int, ...] | None) -> str:
+    return "" if dims is None else "[" + ", ".join(map(str, dims)) + "]"
+
+
+def _asked_by(caught: Caught) -> str:
+    asking = next((f for f in caught.frames if f.function != "map_tensor_name"), None)
+    return asking.place if asking is not None else ""
+
+
+def _made_from(caught: Caught, name: str) -> str:
+    """The tensor of the loop, where that is another."""
+    loop = caught.frame("prepare_tensors")
+    source = loop.variables.get("name") if loop is not None else None
+    return source if type(source) is str and source != name else ""
+
+
+# -- reasons that are more than a likeness ----------------------------------------------------------------
+
+
+def _reasons(
+    caught: Caught,
+    conversion: Conversion,
+    mapping: Mapping[str, Any],
+    names: list[str],
+    taken: set[str],
+) -> Iterator[_Found]:
+    left = list(names)
+    reasons = (
+        _quantised(conversion, left),
+        _prefixed(conversion, mapping, left, taken),
+        _beyond(conversion, mapping, left),
+        _other_suffix(mapping, left),
+        _not_listed(conversion, left),
+    )
+    for reason in reasons:
+        for found in reason:
+            new = tuple(each for each in found.names if each in left)
+            if new:
+                left[:] = [each for each in left if each not in new]
+                yield _Found(found.cause, new, found.words, found.steps)
+
+
+def _quantised(conversion: Conversion, names: list[str]) -> Iterator[_Found]:
+    found = {each: kind for each in names if (kind := _QUANTISED.get(each.rpartition(".")[2]))}
+    if not found:
+        return
+    config = (conversion.hparams if conversion.hparams is not None else {}).get(
+        "quantization_config"
+    )
+    method = config.get("quant_method") if type(config) is dict else None
+    kinds = ", ".join(dict.fromkeys(found.values()))
+    words = f"this is a quantised checkpoint ({kinds})"
+    if type(method) is str:
+        words += f"; quantization_config says {method}"
+        todo = f"and this version of the script does not dequantise {method}"
+    else:
+        words += "; the config has no quantization_config, by which the converter would know to dequantise it"
+        todo = ""
+    words += f", {todo}" if todo else ""
+    steps = (
+        Step("convert the checkpoint that it was quantised from"),
+        Step("or a newer llama.cpp: dequant_model of conversion/base.py lists what it can undo")
+        if type(method) is str
+        else Step(
+            "see whether the original config.json has a quantization_config", ("hparams *quant*",)
+        ),
+    )
+    yield _Found(Cause(words), tuple(found), "belongs to a quantised weight", steps)
+
+
+def _prefixed(
+    conversion: Conversion, mapping: Mapping[str, Any], names: list[str], taken: set[str]
+) -> Iterator[_Found]:
+    """Names that the map has behind other first parts: `model.` lost, `encoder.` added."""
+    ends = _by_ends(mapping)
+    groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for each in names:
+        stem, suffix = _split(each)
+        for old, new in _other_starts(stem, mapping, ends):
+            made = f"{mapping[new + stem[len(old) :]][1]}{suffix}"
+            if made not in taken:
+                groups.setdefault((old, new), []).append((each, made))
+                break
+    for (old, new), pairs in sorted(groups.items(), key=lambda item: -len(item[1])):
+        some = tuple(each for each, _ in pairs)
+        lost = (
+            f"the prefix {new} is lost"
+            if not old
+            else f"{old} stands where the map has {new or 'nothing'}"
+        )
+        words = f"→ {_numbered(pairs[0][1])} with {new or 'no prefix'}{'' if not old else f' for {old}'}"
+        cause = Cause(
+            f"{lost}: with it {'the name is' if len(some) == 1 else f'{len(some):,} names are'} mapped, and the GGUF names are free",
+            guess=True,
+        )
+        yield _Found(cause, some, words, (_rename(conversion, some, old, new),))
+
+
+def _numbered(name: str) -> str:
+    return re.sub(r"(?<=\.)\d+(?=\.)", "N", name, count=1)
+
+
+def _by_ends(mapping: Mapping[str, Any]) -> dict[str, str]:
+    """The start that the map has before each end of two parts or more; the commonest start."""
+    starts = (
+        "model.",
+        "transformer.",
+        "language_model.",
+        "model.language_model.",
+        "encoder.",
+        "decoder.",
+    )
+    found: dict[str, str] = {}
+    for start in reversed(starts):
+        for key in mapping:
+            if type(key) is str and key.startswith(start):
+                found[key[len(start) :]] = start
+    return found
+
+
+def _other_starts(
+    stem: str, mapping: Mapping[str, Any], ends: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
+    """(old start, new start) of each way in which the map would have *stem*."""
+    parts = stem.split(".")
+    for cut in range(min(len(parts), 5)):
+        old, rest = ".".join(parts[:cut]), ".".join(parts[cut:])
+        if any(part.isdecimal() for part in parts[:cut]):
+            return
+        old += "." if old else ""
+        if cut and rest in mapping:
+            yield old, ""
+        if rest in ends and ends[rest] != old and (cut == 0 or "." in rest):
+            yield old, ends[rest]
+
+
+def _rename(conversion: Conversion, names: tuple[str, ...], old: str, new: str) -> Step:
+    """A line for modify_tensors that gives the names their prefix."""
+    first = list(dict.fromkeys(f"{each.split('.')[0]}." for each in names))
+    if old:
+        condition, value = f'name.startswith("{old}")', f'"{new}" + name.removeprefix("{old}")'
+    else:
+        what = (
+            f'"{first[0]}"'
+            if len(first) == 1
+            else f"({', '.join(f'{chr(34)}{each}{chr(34)}' for each in first)})"
+        )
+        condition, value = f"name.startswith({what})", f'"{new}" + name'
+    owner, file, line = _override(conversion)
+    if not file:
+        return Step(
+            f"in {conversion.class_name}",
+            (
+                "def modify_tensors(self, data_torch, name, bid):",
+                f"    if {condition}:",
+                f"        name = {value}",
+                "    yield from super().modify_tensors(data_torch, name, bid)",
+            ),
+        )
+    return Step(
+        f"first lines of {owner}.modify_tensors, if that is what it is",
+        (f"if {condition}:", f"    name = {value}"),
+        file,
+        line,
+    )
+
+
+def _override(conversion: Conversion) -> tuple[str, str, int]:
+    """The class nearest to the converter's with a modify_tensors, but not the base's."""
+    for base in mro(type(conversion.model)):
+        found = namespace(base).get("modify_tensors")
+        code = getattr(found, "__code__", None)
+        if (
+            code is not None
+            and "map_tensor_name" not in namespace(base)
+            and base.__name__ != "LoraModel"
+        ):
+            return base.__name__, code.co_filename, code.co_firstlineno + 1
+    return "", "", 0
+
+
+def _beyond(
+    conversion: Conversion, mapping: Mapping[str, Any], names: list[str]
+) -> Iterator[_Found]:
+    """Blocks that the config does not count: MTP's, or a wrong num_hidden_layers."""
+    count = held(conversion.model, "block_count")
+    if type(count) is not int:
+        return
+    found = [
+        each
+        for each in names
+        if (bid := _bid(each)) is not None
+        and bid >= count
+        and mapped_name(dict(mapping), re.sub(rf"(?<=\.){bid}(?=\.)", "0", each, count=1))
+        is not None
+    ]
+    if not found:
+        return
+    last = max(_bid(each) or 0 for each in found)
+    cause = Cause(
+        f"the config counts {count} blocks, 0 to {count - 1}, and the checkpoint has them up to {last}"
+    )
+    guess = Cause(
+        "they are MTP layers (num_nextn_predict_layers), or num_hidden_layers is wrong", guess=True
+    )
+    step = Step(
+        f"if num_hidden_layers is wrong, in config.json; {guess.words}",
+        (f'  "num_hidden_layers": {last + 1},',),
+    )
+    yield _Found(cause, tuple(found), "a block that the config does not count", (step,))
+
+
+def _bid(name: str) -> int | None:
+    """The first number of a name, as the converter takes it."""
+    return next((int(part) for part in name.split(".") if part.isdecimal()), None)
+
+
+def _other_suffix(mapping: Mapping[str, Any], names: list[str]) -> Iterator[_Found]:
+    groups: dict[str, list[str]] = {}
+    for each in names:
+        stem, _, last = each.rpartition(".")
+        if stem in mapping and f".{last}" not in SUFFIXES:
+            groups.setdefault(last, []).append(each)
+    for last, some in groups.items():
+        meant = {"gamma": "weight", "beta": "bias"}.get(last)
+        words = f"→ {_numbered(mapping[some[0].rpartition('.')[0]][1])}.{meant or '?'}"
+        cause = Cause(
+            f"the map has the name without .{last}: only {' and '.join(SUFFIXES)} are taken off",
+            guess=meant is None,
+        )
+        paste = (
+            f'if name.endswith(".{last}"):',
+            f'    name = name.removesuffix(".{last}") + ".{meant or "weight"}"',
+        )
+        yield _Found(
+            cause,
+            tuple(some),
+            words,
+            (Step("first lines of modify_tensors, if that is what it is", paste),),
+        )
+
+
+def _not_listed(conversion: Conversion, names: list[str]) -> Iterator[_Found]:
+    """Names that tensor_mapping.py has, of tensors that the architecture's list has not."""
+    known = _all_keys(conversion)
+    groups: dict[str, list[str]] = {}
+    for each in names:
+        bid = _bid(each)
+        stem = _split(each)[0]
+        key = stem if bid is None else re.sub(rf"(?<=\.){bid}(?=\.|$)", "{bid}", stem, count=1)
+        if key in known:
+            groups.setdefault(known[key], []).append(each)
+    arch = conversion.arch
+    for member, some in groups.items():
+        cause = Cause(
+            f"tensor_mapping.py knows it as MODEL_TENSOR.{member}, which MODEL_TENSORS[MODEL_ARCH.{arch}] "
+            "does not list"
+        )
+        file, line = _constants_line(arch)
+        steps = (
+            Step(
+                f"if {arch} has it: in its list (llama.cpp's loader must read it, too)",
+                (f"        MODEL_TENSOR.{member},",),
+                file,
+                line,
+            ),
+            Step(
+                "else the checkpoint is of another architecture: see what its config says",
+                ("hparams architectures",),
+            ),
+        )
+        yield _Found(cause, tuple(some), f"MODEL_TENSOR.{member}, not of {arch}", steps)
+
+
+def _all_keys(conversion: Conversion) -> dict[str, str]:
+    """Every key of TensorNameMap's tables, whatever the architecture, with its MODEL_TENSOR."""
+    cls = type(held(conversion.model, "tensor_map"))
+    tables = [class_attribute(cls, "mappings_cfg"), class_attribute(cls, "block_mappings_cfg")]
+    by_arch = class_attribute(cls, "arch_block_mappings_cfg")
+    tables += list(by_arch.values()) if type(by_arch) is dict else []
+    found: dict[str, str] = {}
+    from modpdb.probes.explanations.slots import member_name
+
+    for table in tables:
+        for member, keys in table.items() if type(table) is dict else ():
+            for key in keys if type(keys) is tuple else ():
+                if type(key) is str:
+                    found.setdefault(key, member_name(member))
+    return found
+
+
+def _split(name: str) -> tuple[str, str]:
+    suffix = next((each for each in SUFFIXES if name.endswith(each)), "")
+    return name.removesuffix(suffix), suffix
+
+
+# -- where to write it ------------------------------------------------------------------------------------
+
+
+def _to_paste(caught: Caught, guesses: list[Guess]) -> Table:
+    lines = _mapping_lines()
+    rows = []
+    for each in guesses:
+        line = lines.get(each.slot, 0)
+        rows.append(
+            Row(f"MODEL_TENSOR.{each.slot}", (f"line {line}" if line else "", f'"{each.key}",'))
+        )
+    rows.sort(key=lambda row: int(row.words[0][5:] or 0) if row.words[0] else 0)
+    place = short_place(_file_of("gguf.tensor_mapping"), 0).removesuffix(":0")
+    return Table(f"to paste into {place}, a line under each key (guesses)", tuple(rows))
+
+
+def _paste_steps(guesses: list[Guess]) -> list[Step]:
+    if not guesses:
+        return []
+    first = guesses[0]
+    line = _mapping_lines().get(first.slot, 0)
+    more = f", and {len(guesses) - 1} more (`explain` lists them)" if len(guesses) > 1 else ""
+    return [
+        Step(
+            f"under MODEL_TENSOR.{first.slot}, if that is what it is{more}",
+            (f'"{first.key}",',),
+            _file_of("gguf.tensor_mapping"),
+            line,
+        )
+    ]
+
+
+def _file_of(module: str) -> str:
+    found: Any = vars(sys.modules[module]).get("__file__") if module in sys.modules else None
+    return found if type(found) is str else ""
+
+
+def _mapping_lines() -> dict[str, int]:
+    """The line of each MODEL_TENSOR's key in tensor_mapping.py: the block's where it has two."""
+    found: dict[str, int] = {}
+    for node in ast.walk(_tree("gguf.tensor_mapping")):
+        for key in node.keys if isinstance(node, ast.Dict) else ():
+            if isinstance(key, ast.Attribute) and isinstance(key.value, ast.Name):
+                if key.value.id == "MODEL_TENSOR":
+                    found.setdefault(key.attr, key.lineno)
+    return found
+
+
+def _constants_line(arch: str) -> tuple[str, int]:
+    """Where MODEL_TENSORS[MODEL_ARCH.arch] begins in constants.py: `MODEL_ARCH.X: [`."""
+    for node in ast.walk(_tree("gguf.constants")):
+        if isinstance(node, ast.Dict):
+            for key, value in zip(node.keys, node.values, strict=True):
+                if (
+                    isinstance(key, ast.Attribute)
+                    and key.attr == arch
+                    and isinstance(value, ast.List)
+                ):
+                    return _file_of("gguf.constants"), value.lineno + 1
+    return _file_of("gguf.constants"), 0
+
+
+def _tree(module: str) -> ast.AST:
+    try:
+        return ast.parse(Path(_file_of(module)).read_text("utf-8"))
+    except (OSError, SyntaxError, ValueError):
+        return ast.Module([], [])

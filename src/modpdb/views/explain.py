@@ -1,0 +1,90 @@
+"""`explain`: the cause first, then what speaks for it, then what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from modpdb.probes.explanations.explanation import Cause, Explanation, Step, Table
+from modpdb.views.folding import folded
+from modpdb.views.grid import without_empty
+from modpdb.views.places import short_file
+from modpdb.views.text import plural, printable
+
+_INDENT = 2
+_BRIEF_ROWS = 5
+_BRIEF_STEPS = 2
+_WHOLE_ROWS = 60
+
+
+def whole(found: Explanation) -> RenderableType:
+    """All that is known of the failure."""
+    parts: list[RenderableType] = [_says(found)]
+    if found.where:
+        parts.append(Text(f"at {printable(found.where)}", "dim"))
+    parts += [_cause(each, first=not number) for number, each in enumerate(found.causes)]
+    for table in found.tables:
+        parts += [Text(), *_table(table, _WHOLE_ROWS)]
+    if found.remark:
+        parts.append(Text(printable(found.remark), "yellow"))
+    if found.steps:
+        parts += [Text(), Text("next", "bold")]
+        parts += [line for step in found.steps for line in _step(step)]
+    return Group(*parts)
+
+
+def brief(found: Explanation) -> RenderableType:
+    """What fits above the prompt: the first cause, a few rows, the first steps."""
+    parts: list[RenderableType] = []
+    parts += [_cause(each, first=True) for each in found.causes[:1]]
+    parts.append(Text(printable(found.says)))
+    for table in found.tables[:1]:
+        if table.brief:
+            parts += _table(table, _BRIEF_ROWS)
+    for step in found.steps[:_BRIEF_STEPS]:
+        parts += _step(step)
+    parts.append(Text("`explain` says more", "dim"))
+    return Group(*parts)
+
+
+def _says(found: Explanation) -> Text:
+    return Text(printable(found.says), "bold")
+
+
+def _cause(cause: Cause, *, first: bool) -> Text:
+    text = Text("cause: " if first else "or: ", "bold" if first else "")
+    text.append(printable(cause.words), "not bold")
+    if cause.guess:
+        text.append("  (a guess)", "not bold yellow")
+    return text
+
+
+def _table(table: Table, most: int) -> Iterator[RenderableType]:
+    lines = folded((row.name, row.words) for row in table.rows)
+    yield Text(printable(table.head), "cyan")
+    cells = [
+        (
+            Text(" " * _INDENT + printable(name)),
+            Text(f"{times:,} ×" if times > 1 else ""),
+            *(Text(printable(word)) for word in words),
+        )
+        for name, times, words in lines[:most]
+    ]
+    columns = max(len(row) for row in cells) if cells else 0
+    yield without_empty(
+        [(*row, *[Text()] * (columns - len(row))) for row in cells], right=frozenset({1}), wrap=0
+    )
+    if len(lines) > most:
+        yield Text(" " * _INDENT + f"… and {plural(len(lines) - most, 'row')} more", "dim")
+
+
+def _step(step: Step) -> Iterator[RenderableType]:
+    words = printable(step.words)
+    if step.file:
+        words += f", {short_file(step.file)}" + (f":{step.line}" if step.line else "")
+    yield Text(f"- {words}" + (":" if step.paste else ""))
+    for line in step.paste:
+        yield Padding(Text(printable(line), "green"), (0, 0, 0, 2 * _INDENT))
