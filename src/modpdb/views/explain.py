@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
@@ -9,7 +10,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from modpdb.probes.explanations.explanation import Cause, Explanation, Step, Table
-from modpdb.views.folding import folded
+from modpdb.views.folding import folded, in_blocks
 from modpdb.views.grid import without_empty
 from modpdb.views.places import short_file
 from modpdb.views.text import plural, printable
@@ -17,7 +18,9 @@ from modpdb.views.text import plural, printable
 _INDENT = 2
 _BRIEF_ROWS = 5
 _BRIEF_STEPS = 2
+_BRIEF_PASTE = 3
 _WHOLE_ROWS = 60
+_PATH = 40  # characters of a path
 
 
 def whole(found: Explanation) -> RenderableType:
@@ -38,14 +41,13 @@ def whole(found: Explanation) -> RenderableType:
 
 def brief(found: Explanation) -> RenderableType:
     """What fits above the prompt: the first cause, a few rows, the first steps."""
-    parts: list[RenderableType] = []
-    parts += [_cause(each, first=True) for each in found.causes[:1]]
+    parts: list[RenderableType] = [_cause(each, first=True) for each in found.causes[:1]]
     parts.append(Text(printable(found.says)))
     for table in found.tables[:1]:
         if table.brief:
             parts += _table(table, _BRIEF_ROWS)
     for step in found.steps[:_BRIEF_STEPS]:
-        parts += _step(step)
+        parts += _step(step, _BRIEF_PASTE)
     parts.append(Text("`explain` says more", "dim"))
     return Group(*parts)
 
@@ -63,28 +65,40 @@ def _cause(cause: Cause, *, first: bool) -> Text:
 
 
 def _table(table: Table, most: int) -> Iterator[RenderableType]:
-    lines = folded((row.name, row.words) for row in table.rows)
+    """Its rows, names that differ in their numbers and have equal words as one."""
+    lines = in_blocks(folded((row.name, row.words) for row in table.rows))
+    columns = max((len(row.words) for row in table.rows), default=0)
     yield Text(printable(table.head), "cyan")
-    cells = [
-        (
-            Text(" " * _INDENT + printable(name)),
-            Text(f"{times:,} ×" if times > 1 else ""),
-            *(Text(printable(word)) for word in words),
-        )
-        for name, times, words in lines[:most]
-    ]
-    columns = max(len(row) for row in cells) if cells else 0
     yield without_empty(
-        [(*row, *[Text()] * (columns - len(row))) for row in cells], right=frozenset({1}), wrap=0
+        [
+            (
+                Text(" " * _INDENT + printable(name)),
+                Text(f"{times:,} ×" if times > 1 else ""),
+                *(Text(printable(word)) for word in (*(words or ()), *[""] * columns)[:columns]),
+            )
+            for name, times, words in lines[:most]
+        ],
+        right=frozenset({1}),
+        wrap=0,
     )
     if len(lines) > most:
         yield Text(" " * _INDENT + f"… and {plural(len(lines) - most, 'row')} more", "dim")
 
 
-def _step(step: Step) -> Iterator[RenderableType]:
+def _step(step: Step, most: int = _WHOLE_ROWS) -> Iterator[RenderableType]:
     words = printable(step.words)
     if step.file:
-        words += f", {short_file(step.file)}" + (f":{step.line}" if step.line else "")
+        words += f" in {_short(step.file)}" + (f":{step.line}" if step.line else "")
     yield Text(f"- {words}" + (":" if step.paste else ""))
-    for line in step.paste:
+    for line in step.paste[:most]:
         yield Padding(Text(printable(line), "green"), (0, 0, 0, 2 * _INDENT))
+    if len(step.paste) > most:
+        more = plural(len(step.paste) - most, "line")
+        yield Padding(Text(f"… and {more} more", "dim"), (0, 0, 0, 2 * _INDENT))
+
+
+def _short(file: str) -> str:
+    """A path's last parts, as many as tell one tree's from another's."""
+    short = short_file(file)
+    parts = short.split(os.sep)
+    return short if len(short) <= _PATH else os.sep.join(["…", *parts[-3:]])

@@ -83,14 +83,15 @@ def guesses_for(
 def _guess(pattern: _Pattern, fit: _Fit | None, others: Sequence[_Fit]) -> Guess:
     if fit is None:
         return Guess(pattern.names, "", "", "no tensor that is free is like it")
-    shape = {True: "shape fits", False: "shape does not fit", None: "shape not known"}[fit.fits]
-    words = f"→ {fit.slot.name('N', pattern.suffix)}?  {shape}, free, name {fit.likeness:.0%} alike"
+    words = f"→ {fit.slot.name('N', '')}?"
     also = [
-        each.slot.name("N", "")
+        each.slot.name("N", "").rpartition(".")[2]
         for each in others
         if each is not fit and each.score > fit.score - 0.15
     ]
-    words += f"; or {' or '.join(also[:2])}" if also else ""
+    words += f" or {' or '.join(also[:2])}" if also else ""
+    if not fit.fits:
+        words += ", by its name: what shape it has is not known"
     return Guess(pattern.names, fit.slot.member, pattern.stem, words)
 
 
@@ -147,7 +148,7 @@ def _fits(
         likeness = max(
             _likeness(matcher, each, pattern.tail) for each in (own, *tails.get(slot.member, ()))
         )
-        if fits is False or (not fits and likeness < _LEAST):
+        if fits is False or (fits is None and likeness < _LEAST):
             continue
         bonus = {True: _SHAPE, None: _UNKNOWN, False: 0.0}[fits]
         found.append(_Fit(bonus + likeness, likeness, fits, slot))

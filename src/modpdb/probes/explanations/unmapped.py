@@ -22,7 +22,6 @@ from modpdb.probes.explanations.explanation import (
     Table,
     held,
     in_quotes,
-    short_place,
 )
 from modpdb.probes.explanations.guesses import Guess, Missing, guesses_for
 from modpdb.probes.explanations.sizes import tensors_of
@@ -32,8 +31,8 @@ from modpdb.probes.tensor_names import base_name
 _LISTED = 2_000  # names that are explained
 # What stands in the place of, or beside, `.weight` in quantised checkpoints.
 _QUANTISED = {
-    "qweight": "GPTQ or AWQ", "qzeros": "GPTQ or AWQ", "g_idx": "GPTQ",
-    "scales": "GPTQ, AWQ or MLX", "biases": "MLX", "weight_scale_inv": "fp8 in blocks",
+    "qweight": "GPTQ, AWQ", "qzeros": "GPTQ, AWQ", "g_idx": "GPTQ",
+    "scales": "GPTQ, AWQ, MLX", "biases": "MLX", "weight_scale_inv": "fp8 in blocks",
     "weight_scale": "fp8, int8 or fp4 (compressed-tensors, ModelOpt)", "input_scale": "fp8 or fp4",
     "weight_scale_2": "NVFP4", "weight_packed": "compressed-tensors",
     "weight_shape": "compressed-tensors", "weight_zero_point": "compressed-tensors",
@@ -105,44 +104,58 @@ def _explained(
     says = f"the name map has no GGUF name for {name}"
     made_from = _made_from(caught, name)
     says += f", which the converter made of {made_from}" if made_from else ""
-    tried = ", ".join(("as it is", *SUFFIXES))
     if others:
         says += f"; {others:,} more {'name' if others == 1 else 'names'} to come {'has' if others == 1 else 'have'} none"
     causes = [reason.cause for reason in found]
-    if guesses:
+    causes += _guessed(caught, guesses)
+    rows = [Row(each, ("", reason.words)) for reason in found for each in reason.names]
+    rows += [
+        Row(each, (_shape(shapes[each]), guess.words)) for guess in guesses for each in guess.names
+    ]
+    order = {each: number for number, each in enumerate(names)}
+    rows.sort(key=lambda row: order[row.name])
+    head = f"names without a GGUF name: tried {', '.join(('as they are', *SUFFIXES))}"
+    if any(each.slot for each in guesses):
+        head += "; a → is a guess"
+    steps = [step for reason in found for step in reason.steps]
+    steps += _to_paste([each for each in guesses if each.slot])
+    return Explanation(
+        "unmapped",
+        says,
+        tuple(causes),
+        (Table(head, tuple(rows), brief=True),),
+        tuple(steps),
+        _asked_by(caught),
+        "" if ahead.exact else f"{ahead.why}: a converter may still rename, split or drop names",
+    )
+
+
+def _guessed(caught: Caught, guesses: list[Guess]) -> list[Cause]:
+    arch = caught.conversion.arch if caught.conversion is not None else ""
+    fitting = sum(len(each.names) for each in guesses if each.slot)
+    other = sum(len(each.names) for each in guesses if not each.slot)
+    causes = []
+    if fitting:
         causes.append(
             Cause(
-                f"tensor_mapping.py has no line for {'it' if len(names) == 1 else 'them'}, "
-                "whose shape and name fit a tensor that the file has no source for",
-                guess=True,
-            )
-            if any(each.slot for each in guesses)
-            else Cause(
-                f"{caught.conversion.class_name if caught.conversion else 'the class'} has no tensor "
-                "free that it could be: the architecture is another, or must be extended",
+                f"tensor_mapping.py does not know {_names(fitting)}, and {arch} has tensors of "
+                f"{'its' if fitting == 1 else 'their'} shapes that nothing else becomes",
                 guess=True,
             )
         )
-    rows = [Row(each, (reason.words,)) for reason in found for each in reason.names]
-    rows += [Row(each, (guess.words,)) for guess in guesses for each in guess.names]
-    order = {each: number for number, each in enumerate(names)}
-    rows.sort(key=lambda row: order[row.name])
-    rows = [Row(row.name, (_shape(shapes[row.name]), *row.words)) for row in rows]
-    head = f"names without a GGUF name, tried {tried}"
-    tables = [Table(head, tuple(rows), brief=True)]
-    paste = [each for each in guesses if each.slot]
-    if paste:
-        tables.append(_to_paste(caught, paste))
-    steps = [step for reason in found for step in reason.steps]
-    steps += _paste_steps(paste)
-    remark = (
-        ""
-        if ahead.exact
-        else f"{ahead.why or 'the rest'}: a converter may still rename, split or drop names"
-    )
-    return Explanation(
-        "unmapped", says, tuple(causes), tuple(tables), tuple(steps), _asked_by(caught), remark
-    )
+    if other:
+        causes.append(
+            Cause(
+                f"{_names(other)} {'is' if other == 1 else 'are'} like no tensor of {arch} that is "
+                "free: the model is of another architecture, or the converter must drop them",
+                guess=True,
+            )
+        )
+    return causes
+
+
+def _names(number: int) -> str:
+    return "1 name" if number == 1 else f"{number:,} names"
 
 
 def _shape(dims: tuple[int, ...] | None) -> str:
@@ -195,7 +208,7 @@ def _quantised(conversion: Conversion, names: list[str]) -> Iterator[_Found]:
         "quantization_config"
     )
     method = config.get("quant_method") if type(config) is dict else None
-    kinds = ", ".join(dict.fromkeys(found.values()))
+    kinds = ", ".join(dict.fromkeys(each for some in found.values() for each in some.split(", ")))
     words = f"this is a quantised checkpoint ({kinds})"
     if type(method) is str:
         words += f"; quantization_config says {method}"
@@ -444,33 +457,16 @@ def _split(name: str) -> tuple[str, str]:
 # -- where to write it ------------------------------------------------------------------------------------
 
 
-def _to_paste(caught: Caught, guesses: list[Guess]) -> Table:
-    lines = _mapping_lines()
-    rows = []
-    for each in guesses:
-        line = lines.get(each.slot, 0)
-        rows.append(
-            Row(f"MODEL_TENSOR.{each.slot}", (f"line {line}" if line else "", f'"{each.key}",'))
-        )
-    rows.sort(key=lambda row: int(row.words[0][5:] or 0) if row.words[0] else 0)
-    place = short_place(_file_of("gguf.tensor_mapping"), 0).removesuffix(":0")
-    return Table(f"to paste into {place}, a line under each key (guesses)", tuple(rows))
-
-
-def _paste_steps(guesses: list[Guess]) -> list[Step]:
-    if not guesses:
-        return []
-    first = guesses[0]
-    line = _mapping_lines().get(first.slot, 0)
-    more = f", and {len(guesses) - 1} more (`explain` lists them)" if len(guesses) > 1 else ""
-    return [
-        Step(
-            f"under MODEL_TENSOR.{first.slot}, if that is what it is{more}",
-            (f'"{first.key}",',),
-            _file_of("gguf.tensor_mapping"),
-            line,
-        )
-    ]
+def _to_paste(guesses: list[Guess]) -> list[Step]:
+    """One step for all lines that tensor_mapping.py is to have."""
+    lines = _mapping_lines() if guesses else {}
+    placed = sorted((lines.get(each.slot, 0), each.slot, each.key) for each in guesses)
+    paste = tuple(
+        f'"{key}",  # {f"line {line}, " if line else ""}MODEL_TENSOR.{slot}'
+        for line, slot, key in placed
+    )
+    words = "if that is what they are, a line below each of these keys"
+    return [Step(words, paste, _file_of("gguf.tensor_mapping"))] if guesses else []
 
 
 def _file_of(module: str) -> str:
