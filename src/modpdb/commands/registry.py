@@ -25,6 +25,7 @@ _OWN = (
     "checkpoint",
     "hparams",
     "gguf",
+    "ahead",
     "explain",
     "run_model",
     "activations",
