@@ -128,7 +128,9 @@ class _Rehearsal:
         contents = writer_contents(writer, "")
         held = {each.name: each for each in contents.tensors}
         written = tuple(
-            replace(tensor, type=held[name].dtype) for name, tensor in self._written.items() if name in held
+            replace(tensor, type=held[name].dtype)
+            for name, tensor in self._written.items()
+            if name in held
         )
         told = source_names(written) | {name for miss in self._misses for name in miss.names}
         return DryRun(

@@ -88,7 +88,7 @@ def _table(table: Table, most: int) -> Iterator[RenderableType]:
 def _step(step: Step, most: int = _WHOLE_ROWS) -> Iterator[RenderableType]:
     words = printable(step.words)
     if step.file:
-        words += f" in {_short(step.file)}" + (f":{step.line}" if step.line else "")
+        words = f"{_short(step.file)}{f':{step.line}' if step.line else ''}, {words}"
     yield Text(f"- {words}" + (":" if step.paste else ""))
     for line in step.paste[:most]:
         yield Padding(Text(printable(line), "green"), (0, 0, 0, 2 * _INDENT))

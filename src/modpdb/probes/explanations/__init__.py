@@ -32,6 +32,7 @@ from modpdb.probes.explanations.tokenizers import (
 )
 from modpdb.probes.explanations.unmapped import unmapped
 from modpdb.probes.explanations.writing import at_hand, metadata_value, tensor_written
+from modpdb.probes.provenance import Provenance
 
 RECOGNISERS: tuple[Callable[[Caught], Explanation | None], ...] = (
     unmapped,
@@ -63,11 +64,16 @@ def caught_of(
     return [Caught(each, frames, conversion) for each, frames in errors]
 
 
-def explanation_of(caught: list[Caught], ahead: Ahead | None = None) -> Explanation | None:
-    """What the first recogniser that knows one of the exceptions says; None where none does."""
+def explanation_of(
+    caught: list[Caught], ahead: Ahead | None = None, provenance: Provenance | None = None
+) -> Explanation | None:
+    """What the first recogniser that knows one of the exceptions says; None where none does.
+
+    *ahead*: what a dry run of the rest has found; *provenance*: where what is written comes from.
+    """
     for recognise in RECOGNISERS:
         for each in caught:
-            found = recognise(replace(each, ahead=ahead))
+            found = recognise(replace(each, ahead=ahead, provenance=provenance))
             if found is not None:
                 return found
     return None

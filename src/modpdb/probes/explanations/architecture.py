@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modpdb.probes._static import instance_dict, is_a
+from modpdb.probes._static import instance_dict
 from modpdb.probes.explanations.explanation import (
     Caught,
     Cause,
@@ -21,6 +21,7 @@ from modpdb.probes.explanations.explanation import (
     Step,
     Table,
     is_path,
+    raised,
 )
 
 _MAPS = {"TEXT_MODEL_MAP": "text model", "MMPROJ_MODEL_MAP": "mmproj"}
@@ -50,7 +51,7 @@ class Sources:
 def unsupported(caught: Caught) -> Explanation | None:
     """`Model X is not supported`: logged, then sys.exit(1)."""
     frame = next(_asking(caught), None)
-    if frame is None or not is_a(caught.error, SystemExit):
+    if frame is None or not raised(caught, SystemExit):
         return None
     variables = frame.variables
     arch: Any = variables.get("model_architecture", variables.get("model_arch"))
@@ -126,7 +127,7 @@ def _near(
         )
         return causes, (listed, add)
     typo = _ratio(arch, near[0]) >= 0.9
-    words = f"{near[0]} is meant: they differ in {_difference(arch, near[0])}"
+    words = f"{near[0]} is meant: the names are {_ratio(arch, near[0]):.0%} alike"
     if not typo:
         words = f"it is a relative of {' or '.join(near)}, which may or may not convert it"
     change = Step(
@@ -138,17 +139,6 @@ def _near(
 
 def _ratio(one: str, other: str) -> float:
     return difflib.SequenceMatcher(None, one.lower(), other.lower()).ratio()
-
-
-def _difference(one: str, other: str) -> str:
-    if one.lower() == other.lower():
-        return "capitals"
-    parts = [
-        f"{one[a:b] or 'nothing'} for {other[c:d] or 'nothing'}"
-        for tag, a, b, c, d in difflib.SequenceMatcher(None, one, other).get_opcodes()
-        if tag != "equal"
-    ]
-    return ", ".join(parts)
 
 
 def _in_other_map(sources: Sources, wanted: str, arch: str) -> str:
@@ -215,7 +205,7 @@ def _map(
 def no_folder(caught: Caught) -> Explanation | None:
     """`X is not a directory`: a model id, or a path that is not there."""
     frame = next((f for f in caught.frames if is_path(f.variables.get("dir_model"))), None)
-    if frame is None or not is_a(caught.error, SystemExit) or frame.function != "main":
+    if frame is None or not raised(caught, SystemExit) or frame.function != "main":
         return None
     folder = str(frame.variables["dir_model"])
     if os.path.isdir(folder) or "hparams" in frame.variables:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from modpdb.probes._static import is_a
 from modpdb.probes.conversion import mapped_name, name_mapping
 from modpdb.probes.explanations.explanation import (
     Caught,
@@ -14,6 +13,7 @@ from modpdb.probes.explanations.explanation import (
     Step,
     Table,
     in_quotes,
+    raised,
 )
 from modpdb.probes.explanations.sizes import tensors_of
 
@@ -21,22 +21,23 @@ from modpdb.probes.explanations.sizes import tensors_of
 def duplicated(caught: Caught) -> Explanation | None:
     """Which checkpoint tensors give the same GGUF name."""
     message = caught.message
-    if not is_a(caught.error, ValueError) or not message.startswith("Duplicated tensor name"):
+    if not raised(caught, ValueError) or not message.startswith("Duplicated tensor name"):
         return None
     frame = caught.frame("add_tensor_info", "add_tensor")
     name: Any = frame.variables.get("name") if frame is not None else None
     name = name if type(name) is str else in_quotes(message)
     loop = caught.frame("prepare_tensors")
     second: Any = loop.variables.get("name") if loop is not None else None
-    conversion = caught.conversion
+    sources, seen = _seen(caught, name)
+    mapping = name_mapping(caught.conversion) if caught.conversion is not None else {}
     rows, first = [], ""
-    if conversion is not None:
-        mapping = name_mapping(conversion)
-        for each in tensors_of(conversion):
-            if each.name == second or mapped_name(mapping, each.name) == name:
-                by = "being added" if each.name == second else "by the name map"
-                rows.append(Row(each.name, (_shape(each.shape), each.dtype or "?", each.file, by)))
-                first = first or (each.name if each.name != second else "")
+    for each in tensors_of(caught.conversion):
+        mapped = mapped_name(mapping, each.name) == name
+        if each.name != second and not (each.name in sources or (mapped and not seen)):
+            continue
+        by = "being added" if each.name == second else "held" if seen else "by the name map"
+        rows.append(Row(each.name, (_shape(each.shape), each.dtype or "?", each.file, by)))
+        first = first or (each.name if each.name != second else "")
     says = f"the writer has a tensor {name} already"
     if type(second) is str:
         says += f"; {second} would be written under that name too"
@@ -62,10 +63,16 @@ def duplicated(caught: Caught) -> Explanation | None:
     )
 
 
+def _seen(caught: Caught, name: str) -> tuple[tuple[str, ...], bool]:
+    """The sources of what the writer holds, and whether the conversion was seen making it."""
+    held = caught.provenance.written.get(name) if caught.provenance is not None else None
+    return (held.sources, True) if held is not None and held.sources else ((), False)
+
+
 def _causes(first: str, second: Any) -> tuple[Cause, ...]:
     if first and type(second) is str:
         return (
-            Cause(f"{first} and {second} have the same GGUF name by the name map"),
+            Cause(f"{first} and {second} both become it"),
             Cause(
                 "one of the two is left over, from another way of saving or a tied copy", guess=True
             ),

@@ -14,6 +14,7 @@ from modpdb.probes.explanations.explanation import (
     Step,
     Table,
     held,
+    raised,
 )
 from modpdb.probes.explanations.sizes import EXPERTS, config_number, shown_number, tensors_of
 
@@ -22,14 +23,14 @@ _NAME = re.compile(r"(?P<before>.*\.experts\.)(?P<expert>\d+)\.(?P<part>.+)")
 
 def unprocessed_experts(caught: Caught) -> Explanation | None:
     """Which experts of which layer have arrived, and which have not."""
-    if not is_a(caught.error, ValueError) or not caught.message.startswith("Unprocessed experts"):
+    if not raised(caught, ValueError) or not caught.message.startswith("Unprocessed experts"):
         return None
     frame = caught.frame("prepare_tensors")
     waiting: Any = held(frame.variables.get("self"), "_experts") if frame is not None else None
     layers = waiting if type(waiting) is list else []
     config = caught.config or {}
     expected = config_number(config, EXPERTS)
-    key = next((key for key in EXPERTS if dict.get(config, key) == expected), EXPERTS[0])
+    key = next((key for key in EXPERTS if config.get(key) == expected), EXPERTS[0])
     stored = shown_number(EXPERTS, tensors_of(caught.conversion), config)
     rows = []
     missing: list[str] = []

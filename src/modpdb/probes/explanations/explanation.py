@@ -12,7 +12,13 @@ from typing import Any
 
 from modpdb.probes._static import class_name, instance_dict, is_a
 from modpdb.probes.conversion import Conversion
+from modpdb.probes.provenance import Provenance
 
+# BaseException's own descriptors: a class may define the names anew.
+_ARGS, _CAUSE, _CONTEXT, _SUPPRESSED, traceback_of = (
+    BaseException.__dict__[name].__get__
+    for name in ("args", "__cause__", "__context__", "__suppress_context__", "__traceback__")
+)
 _CHAINED = 8  # exceptions behind one another that are looked at
 _FRAMES = 400  # of a traceback: the innermost, as of one that ran out of stack
 
@@ -105,6 +111,7 @@ class Caught:
     frames: tuple[Frame, ...]
     conversion: Conversion | None
     ahead: Ahead | None = None
+    provenance: Provenance | None = None
 
     @property
     def message(self) -> str:
@@ -130,7 +137,7 @@ class Caught:
 
 
 def arguments(error: BaseException) -> tuple[Any, ...]:
-    return BaseException.args.__get__(error)  # type: ignore[attr-defined]
+    return _ARGS(error)
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
@@ -140,14 +147,8 @@ def chain(error: BaseException) -> Iterator[BaseException]:
     while now is not None and id(now) not in seen and len(seen) < _CHAINED:
         seen.add(id(now))
         yield now
-        behind = BaseException.__cause__.__get__(now)  # type: ignore[attr-defined]
-        if behind is None and not BaseException.__suppress_context__.__get__(now):  # type: ignore[attr-defined]
-            behind = BaseException.__context__.__get__(now)  # type: ignore[attr-defined]
-        now = behind
-
-
-def traceback_of(error: BaseException) -> TracebackType | None:
-    return BaseException.__traceback__.__get__(error)  # type: ignore[attr-defined]
+        behind = _CAUSE(now)
+        now = _CONTEXT(now) if behind is None and not _SUPPRESSED(now) else behind
 
 
 def frames_of(
@@ -177,6 +178,11 @@ def short_place(file: str, line: int) -> str:
     path = PurePath(file)
     inside = path.parent.name.isidentifier()
     return f"{path.parent.name}/{path.name}:{line}" if inside else f"{path.name}:{line}"
+
+
+def raised(caught: Caught, *classes: type) -> bool:
+    """Whether the exception is of one of *classes*; nothing of the exception's own is asked."""
+    return any(is_a(caught.error, cls) for cls in classes)
 
 
 def error_words(error: BaseException) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from modpdb.probes._static import class_name, is_a
+from modpdb.probes._static import class_name
 from modpdb.probes.explanations.explanation import (
     Caught,
     Cause,
@@ -14,6 +14,7 @@ from modpdb.probes.explanations.explanation import (
     Step,
     Table,
     held,
+    raised,
 )
 from modpdb.probes.lazy import is_lazy, shape_and_dtype
 
@@ -28,17 +29,17 @@ def lora(caught: Caught) -> Explanation | None:
 def _refused(caught: Caught) -> Explanation | None:
     """An operation of the model's converter on the product B·A that cannot be done on A and B."""
     inside = [frame for frame in caught.frames if frame.qualname.startswith(f"{_CLASS}.")]
-    if is_a(caught.error, NotImplementedError) and inside and caught.frames[0] in inside:
-        innermost, outermost = inside[0], inside[-1]
-    elif is_a(caught.error, TypeError | AttributeError) and _CLASS in caught.message:
-        innermost = outermost = None
+    if raised(caught, NotImplementedError) and inside and caught.frames[0] in inside:
+        ends: tuple[Frame, ...] = (inside[0], inside[-1])
+    elif raised(caught, TypeError, AttributeError) and _CLASS in caught.message:
+        ends = ()
     else:
         return None
     calling = next((f for f in caught.frames if f not in inside and "torch/" not in f.file), None)
-    operation = _operation(innermost, outermost) if innermost and outermost else caught.message
+    operation = _operation(*ends) if ends else caught.message
     name = _tensor_name(caught)
     says = f"{operation} cannot be done on a LoRA tensor: it is kept as two factors, A and B"
-    shapes = _factors(innermost or calling)
+    shapes = _factors(ends[0] if ends else calling)
     cause = "the model's converter reshapes this weight in a way that has no form for A and B apart"
     if name:
         cause += f": {name}"
@@ -114,7 +115,7 @@ def _tensor_name(caught: Caught) -> str:
 def _unexpected(caught: Caught) -> Explanation | None:
     """`Unexpected name 'X': Not a lora_A or lora_B tensor`, logged, then sys.exit(1)."""
     frame = caught.frame("get_tensors")
-    if frame is None or not is_a(caught.error, SystemExit) or "is_lora_a" not in frame.variables:
+    if frame is None or not raised(caught, SystemExit) or "is_lora_a" not in frame.variables:
         return None
     name = frame.variables.get("name")
     if type(name) is not str:
@@ -154,7 +155,7 @@ def _config_command(caught: Caught) -> str:
 
 
 def _output_ignored(caught: Caught) -> Explanation | None:
-    if not is_a(caught.error, ValueError) or not caught.message.startswith("lm_head is present"):
+    if not raised(caught, ValueError) or not caught.message.startswith("lm_head is present"):
         return None
     says = "the adapter changes lm_head, and the base model's converter drops lm_head.weight"
     causes = (
@@ -174,11 +175,7 @@ def _output_ignored(caught: Caught) -> Explanation | None:
 def _half(caught: Caught) -> Explanation | None:
     """`assert tensor.A is not None`: a half without the other."""
     frame = caught.frame("get_tensors")
-    if (
-        frame is None
-        or not is_a(caught.error, AssertionError)
-        or "tensor_map" not in frame.variables
-    ):
+    if frame is None or not raised(caught, AssertionError) or "tensor_map" not in frame.variables:
         return None
     pairs: Any = frame.variables["tensor_map"]
     rows = [

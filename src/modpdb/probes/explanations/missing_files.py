@@ -6,7 +6,6 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from modpdb.probes._static import is_a
 from modpdb.probes.checkpoints import parts_of
 from modpdb.probes.explanations.explanation import (
     Caught,
@@ -15,6 +14,7 @@ from modpdb.probes.explanations.explanation import (
     Row,
     Step,
     Table,
+    raised,
 )
 from modpdb.probes.files import CheckpointError
 from modpdb.probes.safetensors_files import read_header
@@ -68,14 +68,14 @@ def missing_files(caught: Caught) -> Explanation | None:
 
 
 def _said(caught: Caught) -> bool:
-    return is_a(caught.error, ValueError) and caught.message.startswith(_MESSAGES + _BROKEN)
+    return raised(caught, ValueError) and caught.message.startswith(_MESSAGES + _BROKEN)
 
 
 def _while_reading(caught: Caught) -> bool:
     """Whether a file could not be opened or parsed where the tensors are listed."""
     if caught.frame(*_READING) is None:
         return False
-    if is_a(caught.error, FileNotFoundError):
+    if raised(caught, FileNotFoundError):
         return True
     return type(caught.error).__name__ == "SafetensorError"
 
@@ -100,7 +100,7 @@ def _state(
 
 
 def _no_config(caught: Caught, folder: Path) -> Explanation | None:
-    if not is_a(caught.error, FileNotFoundError) or caught.frame("load_hparams") is None:
+    if not raised(caught, FileNotFoundError) or caught.frame("load_hparams") is None:
         return None
     if (folder / "config.json").exists():
         return None

@@ -18,6 +18,7 @@ from modpdb.probes.explanations.explanation import (
     Table,
     arguments,
     held,
+    raised,
 )
 from modpdb.probes.explanations.sizes import SYNONYMS, shown_number, tensors_of
 from modpdb.probes.files import CheckpointError
@@ -29,7 +30,7 @@ _NEAR = 4  # keys of nearly the name
 
 def missing_hparam(caught: Caught) -> Explanation | None:
     """Which key the config lacks, who asks for it, and where its number may be found."""
-    if not is_a(caught.error, KeyError) or caught.conversion is None:
+    if not raised(caught, KeyError) or caught.conversion is None:
         return None
     asked = _asked(caught)
     if asked is None:

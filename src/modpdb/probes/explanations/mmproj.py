@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from modpdb.probes._static import is_a
 from modpdb.probes.checkpoints import read_checkpoint
 from modpdb.probes.conversion import Conversion
 from modpdb.probes.explanations.explanation import (
@@ -16,6 +15,7 @@ from modpdb.probes.explanations.explanation import (
     Table,
     arguments,
     held,
+    raised,
 )
 from modpdb.probes.files import CheckpointError
 from modpdb.probes.hparams import folder_hparams
@@ -32,7 +32,7 @@ def preprocessor_key(caught: Caught) -> Explanation | None:
     """A key that the image preprocessor's config lacks."""
     conversion = caught.conversion
     key = next(iter(arguments(caught.error)), None)
-    if conversion is None or not is_a(caught.error, KeyError) or type(key) is not str:
+    if conversion is None or not raised(caught, KeyError) or type(key) is not str:
         return None
     config = held(conversion.model, "preprocessor_config")
     if type(config) is not dict or key in config or conversion.dir_model is None:

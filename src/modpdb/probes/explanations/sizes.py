@@ -66,7 +66,7 @@ def shown_number(
 
 def config_number(config: Mapping[Any, Any], keys: Iterable[str]) -> int | None:
     """The first of *keys* that the config has as a whole number."""
-    values = (dict.get(config, key) for key in keys)  # type: ignore[arg-type]
+    values = (config.get(key) for key in keys)
     return next((each for each in values if type(each) is int and each > 0), None)
 
 
@@ -126,7 +126,7 @@ def _rows_by(
     rows, by = _dimension(tensors, pattern, 0), config_number(config, keys)
     if rows is None or by is None or rows.value % by:
         return None
-    key = next(key for key in keys if dict.get(config, key) == by)  # type: ignore[arg-type]
+    key = next(key for key in keys if config.get(key) == by)
     return Shown(rows.value // by, f"{rows.how} / {key} {by}")
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from modpdb.probes._static import is_a
 from modpdb.probes.explanations.explanation import (
     Caught,
     Cause,
@@ -17,6 +16,7 @@ from modpdb.probes.explanations.explanation import (
     Step,
     Table,
     arguments,
+    raised,
 )
 from modpdb.probes.explanations.sizes import VOCABULARY, shown_number, tensors_of
 from modpdb.probes.files import CheckpointError, open_file, read_json, size_of
@@ -47,10 +47,7 @@ _SHOWN = 100  # characters of a regex
 def unknown_pre_tokenizer(caught: Caught) -> Explanation | None:
     """`BPE pre-tokenizer was not recognized`: the hash, and how the tokenizer splits."""
     message = caught.message
-    if (
-        not is_a(caught.error, NotImplementedError)
-        or "pre-tokenizer was not recognized" not in message
-    ):
+    if not raised(caught, NotImplementedError) or "pre-tokenizer was not recognized" not in message:
         return None
     frame = caught.frame("get_vocab_base_pre")
     if frame is None:
@@ -59,8 +56,8 @@ def unknown_pre_tokenizer(caught: Caught) -> Explanation | None:
     folder = caught.conversion.dir_model if caught.conversion is not None else None
     splits = list(_splits(folder)) if folder is not None else []
     rows = [Row("chkhsh", (digest if type(digest) is str else "?",))]
-    if is_a(tokens, list):
-        rows.append(Row("chktok", (f"{list.__len__(tokens):,} tokens: {_first(tokens)}",)))
+    if type(tokens) is list:
+        rows.append(Row("chktok", (f"{len(tokens):,} tokens: {_first(tokens)}",)))
     rows += [Row("pre_tokenizer", (_cut(words),)) for words, _ in splits]
     known = next((name for _, name in splits if name), "")
     says = "get_vocab_base_pre() does not know this tokenizer: no line of it has the hash of how it splits the test text"
@@ -141,10 +138,7 @@ def _splits(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def _first(tokens: Any) -> str:
-    return (
-        ", ".join(str(each) for each in list.__getitem__(tokens, slice(8)) if type(each) is int)
-        + ", …"
-    )
+    return ", ".join(str(each) for each in tokens[:8] if type(each) is int) + ", …"
 
 
 def _cut(text: str) -> str:
@@ -156,7 +150,7 @@ def _cut(text: str) -> str:
 
 def tokenizer_files(caught: Caught) -> Explanation | None:
     """A file of the tokenizer's that is not there, and which are."""
-    if not is_a(caught.error, FileNotFoundError | OSError) or caught.conversion is None:
+    if not raised(caught, FileNotFoundError, OSError) or caught.conversion is None:
         return None
     frame = _vocabulary_frame(caught)
     folder = caught.conversion.dir_model
@@ -182,7 +176,7 @@ def _vocabulary_frame(caught: Caught) -> Frame | None:
 
 def _named(caught: Caught) -> str:
     """The file that the exception names, without its folder."""
-    filename = OSError.filename.__get__(caught.error)  # type: ignore[attr-defined]
+    filename = OSError.filename.__get__(caught.error)
     texts = [filename, *arguments(caught.error)]
     for text in texts:
         if type(text) is str:
@@ -242,7 +236,7 @@ def _class(caught: Caught) -> str:
 
 def vocabulary(caught: Caught) -> Explanation | None:
     """`assert max(tokenizer.vocab.values()) < vocab_size`: more tokens than rows of embeddings."""
-    if not is_a(caught.error, AssertionError) or caught.conversion is None:
+    if not raised(caught, AssertionError) or caught.conversion is None:
         return None
     frame = _vocabulary_frame(caught)
     if frame is None or frame is not caught.frames[0]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modpdb.probes._static import class_attribute, is_a, mro, namespace
+from modpdb.probes._static import class_attribute, mro, namespace
 from modpdb.probes.conversion import SUFFIXES, Conversion, mapped_name, name_mapping
 from modpdb.probes.explanations.explanation import (
     Ahead,
@@ -22,6 +23,7 @@ from modpdb.probes.explanations.explanation import (
     Table,
     held,
     in_quotes,
+    raised,
 )
 from modpdb.probes.explanations.guesses import Guess, Missing, guesses_for
 from modpdb.probes.explanations.sizes import tensors_of
@@ -49,13 +51,13 @@ class _Found:
 
     cause: Cause
     names: tuple[str, ...]
-    words: str
+    words: Mapping[str, str]  # of a name, where there is more to say than the cause
     steps: tuple[Step, ...]
 
 
 def unmapped(caught: Caught) -> Explanation | None:
     """Why names are not mapped, all of those that are known, and what to change for each."""
-    if not is_a(caught.error, ValueError) or not caught.message.startswith("Can not map tensor"):
+    if not raised(caught, ValueError) or not caught.message.startswith("Can not map tensor"):
         return None
     frame, conversion = caught.frame("map_tensor_name"), caught.conversion
     name: Any = frame.variables.get("name") if frame is not None else None
@@ -66,29 +68,28 @@ def unmapped(caught: Caught) -> Explanation | None:
     if conversion.adapter is not None:
         entries = {base_name(key): each for key, each in entries.items()}
     mapping = name_mapping(conversion)
-    ahead = caught.ahead or by_name_map(mapping, entries, name)
+    ahead = caught.ahead
+    if ahead is None or not ahead.exact:
+        ahead = _by_name_map(mapping, entries, name, ahead.why if ahead is not None else "")
     names = list(dict.fromkeys([name, *ahead.unmapped]))[:_LISTED]
     shapes = {
         each: None if conversion.adapter else entries[each].shape if each in entries else None
         for each in names
     }
     taken = {made for each in entries if each not in names and (made := mapped_name(mapping, each))}
-    found = list(_reasons(caught, conversion, mapping, names, taken))
+    found = list(_reasons(conversion, mapping, names, taken, entries))
     explained = {each for reason in found for each in reason.names}
     rest = [Missing(each, shapes[each]) for each in names if each not in explained]
     guesses = guesses_for(rest, slots_of(conversion), mapping, taken)
     return _explained(caught, name, names, found, guesses, shapes, ahead)
 
 
-def by_name_map(mapping: Mapping[str, Any], names: Mapping[str, Any], at: str) -> Ahead:
+def _by_name_map(mapping: dict[str, Any], names: Iterable[str], at: str, why: str) -> Ahead:
     """The names from *at* on that the map has nothing for."""
     listed = list(names)
     rest = listed[listed.index(at) :] if at in listed else listed
-    return Ahead(
-        tuple(each for each in rest if mapped_name(dict(mapping), each) is None),
-        False,
-        "by the name map alone",
-    )
+    found = tuple(each for each in rest if mapped_name(mapping, each) is None)
+    return Ahead(found, False, f"by the name map alone ({why})" if why else "by the name map alone")
 
 
 def _explained(
@@ -108,7 +109,9 @@ def _explained(
         says += f"; {others:,} more {'name' if others == 1 else 'names'} to come {'has' if others == 1 else 'have'} none"
     causes = [reason.cause for reason in found]
     causes += _guessed(caught, guesses)
-    rows = [Row(each, ("", reason.words)) for reason in found for each in reason.names]
+    rows = [
+        Row(each, ("", reason.words.get(each, ""))) for reason in found for each in reason.names
+    ]
     rows += [
         Row(each, (_shape(shapes[each]), guess.words)) for guess in guesses for each in guess.names
     ]
@@ -178,16 +181,16 @@ def _made_from(caught: Caught, name: str) -> str:
 
 
 def _reasons(
-    caught: Caught,
     conversion: Conversion,
-    mapping: Mapping[str, Any],
+    mapping: dict[str, Any],
     names: list[str],
     taken: set[str],
+    entries: Iterable[str],
 ) -> Iterator[_Found]:
     left = list(names)
     reasons = (
         _quantised(conversion, left),
-        _prefixed(conversion, mapping, left, taken),
+        _prefixed(conversion, mapping, left, taken, entries),
         _beyond(conversion, mapping, left),
         _other_suffix(mapping, left),
         _not_listed(conversion, left),
@@ -225,42 +228,53 @@ def _quantised(conversion: Conversion, names: list[str]) -> Iterator[_Found]:
             "see whether the original config.json has a quantization_config", ("hparams *quant*",)
         ),
     )
-    yield _Found(Cause(words), tuple(found), "belongs to a quantised weight", steps)
+    yield _Found(Cause(words), tuple(found), {}, steps)
 
 
 def _prefixed(
-    conversion: Conversion, mapping: Mapping[str, Any], names: list[str], taken: set[str]
+    conversion: Conversion,
+    mapping: dict[str, Any],
+    names: list[str],
+    taken: set[str],
+    entries: Iterable[str],
 ) -> Iterator[_Found]:
     """Names that the map has behind other first parts: `model.` lost, `encoder.` added."""
     ends = _by_ends(mapping)
-    groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    left = {each for each in names}
+    used = Counter(start for each in entries if each not in left for start in _starts(each))
+    groups: dict[tuple[str, str], dict[str, str]] = {}
     for each in names:
         stem, suffix = _split(each)
-        for old, new in _other_starts(stem, mapping, ends):
-            made = f"{mapping[new + stem[len(old) :]][1]}{suffix}"
-            if made not in taken:
-                groups.setdefault((old, new), []).append((each, made))
-                break
-    for (old, new), pairs in sorted(groups.items(), key=lambda item: -len(item[1])):
-        some = tuple(each for each, _ in pairs)
-        lost = (
-            f"the prefix {new} is lost"
-            if not old
-            else f"{old} stands where the map has {new or 'nothing'}"
-        )
-        words = f"→ {_numbered(pairs[0][1])} with {new or 'no prefix'}{'' if not old else f' for {old}'}"
-        cause = Cause(
-            f"{lost}: with it {'the name is' if len(some) == 1 else f'{len(some):,} names are'} mapped, and the GGUF names are free",
-            guess=True,
-        )
-        yield _Found(cause, some, words, (_rename(conversion, some, old, new),))
+        ways = {
+            (old, new): made
+            for old, new in _other_starts(stem, mapping, ends)
+            if (made := f"{mapping[new + stem[len(old) :]][1]}{suffix}") not in taken
+        }
+        if ways:
+            way = max(ways, key=lambda way: used[way[1]])  # as the mapped names begin
+            groups.setdefault(way, {})[each] = ways[way]
+    for (old, new), found in sorted(groups.items(), key=lambda item: -len(item[1])):
+        many = "the name is" if len(found) == 1 else f"{len(found):,} names are"
+        lost = f"{old} stands where the map has {new or 'nothing'}" if old else f"{new} is lost"
+        cause = Cause(f"{lost}: changed so, {many} mapped, to GGUF names that are free", guess=True)
+        words = {each: f"→ {_numbered(name)}" for each, name in found.items()}
+        yield _Found(cause, tuple(found), words, (_rename(conversion, tuple(found), old, new),))
+
+
+def _starts(name: str) -> Iterator[str]:
+    """`model.`, `model.layers.`: what a name begins with, up to its first number."""
+    parts = name.split(".")
+    for end in range(1, min(len(parts), 4)):
+        if parts[end - 1].isdecimal():
+            return
+        yield ".".join(parts[:end]) + "."
 
 
 def _numbered(name: str) -> str:
     return re.sub(r"(?<=\.)\d+(?=\.)", "N", name, count=1)
 
 
-def _by_ends(mapping: Mapping[str, Any]) -> dict[str, str]:
+def _by_ends(mapping: dict[str, Any]) -> dict[str, str]:
     """The start that the map has before each end of two parts or more; the commonest start."""
     starts = (
         "model.",
@@ -279,7 +293,7 @@ def _by_ends(mapping: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _other_starts(
-    stem: str, mapping: Mapping[str, Any], ends: Mapping[str, str]
+    stem: str, mapping: dict[str, Any], ends: Mapping[str, str]
 ) -> Iterator[tuple[str, str]]:
     """(old start, new start) of each way in which the map would have *stem*."""
     parts = stem.split(".")
@@ -339,9 +353,7 @@ def _override(conversion: Conversion) -> tuple[str, str, int]:
     return "", "", 0
 
 
-def _beyond(
-    conversion: Conversion, mapping: Mapping[str, Any], names: list[str]
-) -> Iterator[_Found]:
+def _beyond(conversion: Conversion, mapping: dict[str, Any], names: list[str]) -> Iterator[_Found]:
     """Blocks that the config does not count: MTP's, or a wrong num_hidden_layers."""
     count = held(conversion.model, "block_count")
     if type(count) is not int:
@@ -351,8 +363,7 @@ def _beyond(
         for each in names
         if (bid := _bid(each)) is not None
         and bid >= count
-        and mapped_name(dict(mapping), re.sub(rf"(?<=\.){bid}(?=\.)", "0", each, count=1))
-        is not None
+        and mapped_name(mapping, re.sub(rf"(?<=\.){bid}(?=\.)", "0", each, count=1)) is not None
     ]
     if not found:
         return
@@ -367,7 +378,7 @@ def _beyond(
         f"if num_hidden_layers is wrong, in config.json; {guess.words}",
         (f'  "num_hidden_layers": {last + 1},',),
     )
-    yield _Found(cause, tuple(found), "a block that the config does not count", (step,))
+    yield _Found(cause, tuple(found), {}, (step,))
 
 
 def _bid(name: str) -> int | None:
@@ -375,7 +386,7 @@ def _bid(name: str) -> int | None:
     return next((int(part) for part in name.split(".") if part.isdecimal()), None)
 
 
-def _other_suffix(mapping: Mapping[str, Any], names: list[str]) -> Iterator[_Found]:
+def _other_suffix(mapping: dict[str, Any], names: list[str]) -> Iterator[_Found]:
     groups: dict[str, list[str]] = {}
     for each in names:
         stem, _, last = each.rpartition(".")
@@ -395,7 +406,7 @@ def _other_suffix(mapping: Mapping[str, Any], names: list[str]) -> Iterator[_Fou
         yield _Found(
             cause,
             tuple(some),
-            words,
+            dict.fromkeys(some, words),
             (Step("first lines of modify_tensors, if that is what it is", paste),),
         )
 
@@ -429,7 +440,7 @@ def _not_listed(conversion: Conversion, names: list[str]) -> Iterator[_Found]:
                 ("hparams architectures",),
             ),
         )
-        yield _Found(cause, tuple(some), f"MODEL_TENSOR.{member}, not of {arch}", steps)
+        yield _Found(cause, tuple(some), {}, steps)
 
 
 def _all_keys(conversion: Conversion) -> dict[str, str]:

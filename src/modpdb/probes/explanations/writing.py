@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from modpdb.probes._static import class_name, instance_dict, is_a
+from modpdb.probes._static import class_name, instance_dict
 from modpdb.probes.explanations.explanation import (
     Caught,
     Cause,
@@ -15,6 +15,7 @@ from modpdb.probes.explanations.explanation import (
     Table,
     error_words,
     held,
+    raised,
 )
 from modpdb.probes.explanations.sizes import SYNONYMS, shown_number, tensors_of
 from modpdb.probes.lazy import is_lazy, shape_and_dtype
@@ -103,7 +104,7 @@ def tensor_written(caught: Caught) -> Explanation | None:
     what = error_words(caught.error)
     says = f"{name} was being written when this was raised: {what}"
     causes, tables = _promised(caught)
-    if is_a(caught.error, RuntimeWarning) and "overflow" in caught.message:
+    if raised(caught, RuntimeWarning) and "overflow" in caught.message:
         causes = [
             Cause(
                 "a value of it is larger than the type it is written as holds; f16 ends at 65,504"
@@ -126,7 +127,7 @@ def _promised(caught: Caught) -> tuple[list[Cause], tuple[Table, ...]]:
     """Where a lazy operation gave another shape or dtype than it did on the meta device."""
     frame = caught.frames[0] if caught.frames else None
     node = frame.variables.get("_t") if frame is not None else None
-    if not is_a(caught.error, AssertionError) or not is_lazy(node):
+    if not raised(caught, AssertionError) or not is_lazy(node):
         return [], ()
     state = instance_dict(node)
     given = state["_data"]
@@ -147,7 +148,7 @@ def at_hand(caught: Caught) -> Explanation | None:
     """Anything else that is raised while tensors are converted or metadata is set."""
     if caught.conversion is None or caught.conversion.model is None:
         return None
-    if is_a(caught.error, KeyboardInterrupt | SystemExit | GeneratorExit):
+    if raised(caught, KeyboardInterrupt, SystemExit, GeneratorExit):
         return None
     frame = caught.frame(*_CONVERTING)
     name = _name(caught)
@@ -169,8 +170,8 @@ def at_hand(caught: Caught) -> Explanation | None:
         return None
     says = f"{what}, in {frame.qualname}, while {'the tokenizer was read' if frame.function == 'set_vocab' else 'the metadata was set'}"
     cause = Cause("not one of the failures that modpdb knows: what was at hand is all it can say")
-    steps = (Step("see what is there so far", ("gguf kv", "hparams")),)
-    return Explanation("metadata at hand", says, (cause,), (), steps, frame.place)
+    looks = (Step("see what is there so far", ("gguf kv", "hparams")),)
+    return Explanation("metadata at hand", says, (cause,), (), looks, frame.place)
 
 
 def _name(caught: Caught) -> str:
