@@ -24,24 +24,6 @@ def lost_prefix(source: Path, folder: Path) -> Path:
     return derived(source, folder, tensors=renamed({"model.layers.": "body.layers."}))
 
 
-def quantised(source: Path, folder: Path) -> Path:
-    """GPTQ's tensors in the place of layer 0's q_proj, without a quantization_config."""
-    import torch
-
-    def change(tensors: Tensors) -> Tensors:
-        del tensors["model.layers.0.self_attn.q_proj.weight"]
-        for part in ("qweight", "qzeros", "scales"):
-            tensors[f"model.layers.0.self_attn.q_proj.{part}"] = torch.zeros(8, 8)
-        return tensors
-
-    return derived(source, folder, tensors=change)
-
-
-def extra_norm(source: Path, folder: Path) -> Path:
-    """q_norm, which tensor_mapping.py knows and MODEL_TENSORS of LLAMA does not list."""
-    return derived(source, folder, tensors=_with("model.layers.0.self_attn.q_norm.weight", 16))
-
-
 def too_many_blocks(source: Path, folder: Path) -> Path:
     return derived(source, folder, {"num_hidden_layers": 3})
 
@@ -91,7 +73,11 @@ def of_architecture(source: Path, folder: Path, name: str) -> Path:
 
 def no_layer_count(source: Path, folder: Path) -> Path:
     """A model_type of nobody's, as transformers would fill in the number; it is nested."""
-    config = {"model_type": "invented", "num_hidden_layers": None, "decoder": {"num_hidden_layers": 4}}
+    config = {
+        "model_type": "invented",
+        "num_hidden_layers": None,
+        "decoder": {"num_hidden_layers": 4},
+    }
     return derived(source, folder, config)
 
 
@@ -161,10 +147,44 @@ def no_image_mean(source: Path, folder: Path) -> Path:
 
 
 def null_head_size(source: Path, folder: Path) -> Path:
-    return derived(source, folder, {"head_dim": 0})
+    """head_dim as transformers writes it of a Mixtral that was made without."""
+    derived(source, folder)
+    _change_config(folder, {"head_dim": None})
+    return folder
 
 
-def unmade_key_value_adapter(base: Path, folder: Path, adapter: Path) -> tuple[Path, Path]:
+def no_expert_count(source: Path, folder: Path) -> Path:
+    """A key that the class reads by hparams[…]; a model_type that transformers cannot fill in."""
+    return derived(source, folder, {"model_type": "invented", "num_local_experts": None})
+
+
+def too_large(source: Path, folder: Path) -> Path:
+    """A value that f16 does not hold."""
+
+    def change(tensors: Tensors) -> Tensors:
+        tensors["model.layers.2.mlp.up_proj.weight"][3, 5] = 1e6
+        return tensors
+
+    return derived(source, folder, tensors=change)
+
+
+def many_faults(source: Path, folder: Path) -> Path:
+    """A norm that LLAMA does not list, GPTQ's tensors, and names of nobody's."""
+    import torch
+
+    def change(tensors: Tensors) -> Tensors:
+        del tensors["model.layers.0.self_attn.q_proj.weight"]
+        for part in ("qweight", "qzeros", "scales"):
+            tensors[f"model.layers.0.self_attn.q_proj.{part}"] = torch.zeros(8, 8)
+        tensors["model.layers.1.self_attn.q_norm.weight"] = torch.ones(16)
+        tensors["model.adapters.quux"] = torch.ones(3, 5, 7)
+        tensors["model.layers.2.self_attn.o_proj.gamma"] = torch.ones(4)
+        return tensors
+
+    return derived(source, folder, tensors=change)
+
+
+def key_value_adapter(base: Path, folder: Path, adapter: Path) -> tuple[Path, Path]:
     """A base of DeepSeek 2's architecture (its config alone) and an adapter for kv_b_proj, whose
     transposed half has no form as A and B."""
     config = {
@@ -176,10 +196,30 @@ def unmade_key_value_adapter(base: Path, folder: Path, adapter: Path) -> tuple[P
     return folder, lora_adapter(adapter, {"self_attn.kv_b_proj": (128, 32)}, layers=1)
 
 
+def output_adapter(folder: Path) -> Path:
+    """An adapter of lm_head, which a base with tied embeddings does not have."""
+    lora_adapter(folder, {"self_attn.q_proj": (128, 64)}, layers=1)
+    halves = {f"base_model.model.lm_head.lora_{half}.weight": half for half in "AB"}
+    _change_tensors(
+        folder,
+        lambda tensors: (
+            tensors
+            | {
+                name: tensors[next(t for t in tensors if f"lora_{half}" in t)]
+                for name, half in halves.items()
+            }
+        ),
+        "adapter_model.safetensors",
+    )
+    return folder
+
+
 def adapter_with(folder: Path, name: str, *shape: int) -> Path:
     """An adapter of q_proj that holds the tensor *name* as well."""
     lora_adapter(folder, {"self_attn.q_proj": (64, 64)}, layers=1)
-    _change_tensors(folder, lambda tensors: _with(name, *shape)(tensors), "adapter_model.safetensors")
+    _change_tensors(
+        folder, lambda tensors: _with(name, *shape)(tensors), "adapter_model.safetensors"
+    )
     return folder
 
 

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.text import Text
 
 from modpdb.probes.explanations.explanation import Cause, Explanation, Step, Table
@@ -42,10 +41,11 @@ def whole(found: Explanation) -> RenderableType:
 def brief(found: Explanation) -> RenderableType:
     """What fits above the prompt: the first cause, a few rows, the first steps."""
     parts: list[RenderableType] = [_cause(each, first=True) for each in found.causes[:1]]
-    parts.append(Text(printable(found.says)))
-    for table in found.tables[:1]:
-        if table.brief:
-            parts += _table(table, _BRIEF_ROWS)
+    tables = [table for table in found.tables[:1] if table.brief]
+    if not tables:
+        parts.append(Text(printable(found.says)))
+    for table in tables:
+        parts += _table(table, _BRIEF_ROWS)
     for step in found.steps[:_BRIEF_STEPS]:
         parts += _step(step, _BRIEF_PASTE)
     parts.append(Text("`explain` says more", "dim"))
@@ -90,11 +90,11 @@ def _step(step: Step, most: int = _WHOLE_ROWS) -> Iterator[RenderableType]:
     if step.file:
         words = f"{_short(step.file)}{f':{step.line}' if step.line else ''}, {words}"
     yield Text(f"- {words}" + (":" if step.paste else ""))
-    for line in step.paste[:most]:
-        yield Padding(Text(printable(line), "green"), (0, 0, 0, 2 * _INDENT))
+    for line in step.paste[:most]:  # longer than the screen rather than broken: it is copied
+        yield Text(" " * 2 * _INDENT + printable(line), "green", no_wrap=True, overflow="ignore")
     if len(step.paste) > most:
         more = plural(len(step.paste) - most, "line")
-        yield Padding(Text(f"… and {more} more", "dim"), (0, 0, 0, 2 * _INDENT))
+        yield Text(" " * 2 * _INDENT + f"… and {more} more", "dim")
 
 
 def _short(file: str) -> str:

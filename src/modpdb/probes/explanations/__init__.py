@@ -71,8 +71,8 @@ def explanation_of(
 
     *ahead*: what a dry run of the rest has found; *provenance*: where what is written comes from.
     """
-    for recognise in RECOGNISERS:
-        for each in caught:
+    for each in caught:
+        for recognise in RECOGNISERS:
             found = recognise(replace(each, ahead=ahead, provenance=provenance))
             if found is not None:
                 return found

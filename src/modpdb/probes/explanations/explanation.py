@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
-from types import TracebackType
+from types import CodeType, TracebackType
 from typing import Any
 
 from modpdb.probes._static import class_name, instance_dict, is_a
@@ -15,10 +16,11 @@ from modpdb.probes.conversion import Conversion
 from modpdb.probes.provenance import Provenance
 
 # BaseException's own descriptors: a class may define the names anew.
-_ARGS, _CAUSE, _CONTEXT, _SUPPRESSED, traceback_of = (
+_ARGS, _CAUSE, _CONTEXT, traceback_of = (
     BaseException.__dict__[name].__get__
-    for name in ("args", "__cause__", "__context__", "__suppress_context__", "__traceback__")
+    for name in ("args", "__cause__", "__context__", "__traceback__")
 )
+_FILENAME = OSError.__dict__["filename"].__get__
 _CHAINED = 8  # exceptions behind one another that are looked at
 _FRAMES = 400  # of a traceback: the innermost, as of one that ran out of stack
 
@@ -95,6 +97,7 @@ class Frame:
     file: str
     line: int
     variables: Mapping[str, Any]
+    parameters: tuple[str, ...] = ()  # those of its variables that it was called with
 
     @property
     def place(self) -> str:
@@ -141,14 +144,18 @@ def arguments(error: BaseException) -> tuple[Any, ...]:
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """*error*, then those that it was raised from or while handling."""
+    """*error*, then those that it was raised from; of an exit also what was being handled.
+
+    What else was being handled is often a way of asking: `except FileNotFoundError` where another
+    tokenizer is tried.
+    """
     seen: set[int] = set()
     now: BaseException | None = error
     while now is not None and id(now) not in seen and len(seen) < _CHAINED:
         seen.add(id(now))
         yield now
         behind = _CAUSE(now)
-        now = _CONTEXT(now) if behind is None and not _SUPPRESSED(now) else behind
+        now = _CONTEXT(now) if behind is None and is_a(now, SystemExit) else behind
 
 
 def frames_of(
@@ -168,9 +175,15 @@ def frames_of(
             frame.f_code.co_filename,
             line,
             variables[id(frame)] if id(frame) in variables else frame.f_locals,
+            _parameters(frame.f_code),
         )
         for frame, line in reversed(found[-_FRAMES:])
     )
+
+
+def _parameters(code: CodeType) -> tuple[str, ...]:
+    several = bool(code.co_flags & inspect.CO_VARARGS)
+    return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + several]
 
 
 def short_place(file: str, line: int) -> str:
@@ -187,7 +200,10 @@ def raised(caught: Caught, *classes: type) -> bool:
 
 def error_words(error: BaseException) -> str:
     """`ValueError: what it says`, of plain text only."""
-    said = ", ".join(str(each) for each in arguments(error) if type(each) in (str, int, float))
+    parts = arguments(error)
+    if is_a(error, OSError) and len(parts) > 1:
+        parts = (*parts[1:2], _FILENAME(error))
+    said = ", ".join(str(each) for each in parts if type(each) in (str, int, float))
     return f"{class_name(type(error))}: {said}" if said else class_name(type(error))
 
 

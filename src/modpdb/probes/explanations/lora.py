@@ -44,7 +44,10 @@ def _refused(caught: Caught) -> Explanation | None:
     if name:
         cause += f": {name}"
     steps = [
-        Step("look at the line that asks for it", ("up", "x data_torch")),
+        Step(
+            "look at the line that asks for it",
+            (f"up {caught.frames.index(calling)}" if calling in caught.frames else "up",),
+        ),
         Step(
             "if the adapter may do without this module, leave it out of target_modules, or merge "
             "it into the base model and convert that: model.merge_and_unload()"
@@ -66,24 +69,10 @@ def _called(frame: Frame) -> str:
     if frame.function == "__torch_function__":
         func: Any = variables.get("func")
         return f"torch.{getattr(func, '__name__', 'an operation')}"
-    given = [value for name, value in variables.items() if name in _ARGUMENTS]
+    given = [value for name, value in variables.items() if name in frame.parameters]
     flat = [each for value in given for each in (value if type(value) is tuple else (value,))]
     words = ", ".join(str(each) for each in flat if type(each) in (int, slice, type(None)))
     return f"{frame.function}({words})"
-
-
-_ARGUMENTS = (
-    "shape",
-    "dims",
-    "dim0",
-    "dim1",
-    "axis0",
-    "axis1",
-    "indices",
-    "size",
-    "split_size",
-    "dim",
-)
 
 
 def _factors(frame: Frame | None) -> tuple[Row, ...]:

@@ -48,8 +48,11 @@ def missing_files(caught: Caught) -> Explanation | None:
     if not bad:
         return None
     says = f"{len(bad)} of {len(parts.files)} files of the checkpoint {'is' if len(bad) == 1 else 'are'} missing or not whole: {', '.join(bad[:3])}{', …' if len(bad) > 3 else ''}"
+    one = f"{bad[0]} is" if len(bad) == 1 else f"{len(bad)} files are"
+    lost = all(not (folder / file).exists() for file in bad)
     causes = (
-        Cause("they were not downloaded to their end, or are git-lfs pointers", guess=True),
+        Cause(f"{one} {'not there' if lost else 'not what the index says, or not there'}"),
+        Cause("the download did not come to its end, or left git-lfs pointers", guess=True),
         Cause("the index is of another save than the files", guess=True),
     )
     only = " ".join(f"--include '{file}'" for file in bad[:4])
@@ -89,7 +92,8 @@ def _state(
     try:
         size = path.stat().st_size
     except OSError as error:
-        return (error.strerror or "cannot be read", "", named), False
+        missing = not path.exists()
+        return ("not there" if missing else f"{error.strerror}", "", named), False
     if not safetensors:
         return (f"{size:,} bytes", "", named), True
     try:

@@ -45,17 +45,19 @@ def missing_hparam(caught: Caught) -> Explanation | None:
     causes, tables, steps = [], [], []
     if same:
         causes.append(
-            Cause(f"it stands in a nested config, where this code does not look: {same[0].path}")
+            Cause(
+                f"{same[0].key} stands in a nested config, where this code does not look: {same[0].path}"
+            )
         )
         tables.append(Table("the keys of that name", tuple(map(_row, same)), brief=True))
     elif near:
-        causes.append(Cause(f"the config calls it {near[0].path}", guess=True))
+        causes.append(Cause(f"the config has {keys[0]} as {near[0].path}", guess=True))
         tables.append(
             Table("keys of nearly that meaning or name", tuple(map(_row, near)), brief=True)
         )
     causes += _in_file(caught, keys)
     if shown is not None:
-        row = Row(keys[0], (str(shown.value), shown.how))
+        row = Row(_usual(keys, same), (str(shown.value), shown.how))
         tables.append(Table("what the checkpoint's shapes show", (row,), brief=True))
     if not causes:
         causes.append(
@@ -67,7 +69,7 @@ def missing_hparam(caught: Caught) -> Explanation | None:
     value = _value(same, near, shown.value if shown is not None else None)
     if value is not None:
         guess = "" if shown is not None else ", a guess"
-        steps.append(Step(f"in config.json{guess}", (f'  "{keys[0]}": {value},',)))
+        steps.append(Step(f"in config.json{guess}", (f'  "{_usual(keys, same)}": {value},',)))
     if (same or near) and asking is not None and asking.function in _where_listed(caught):
         other = (same or near)[0]
         if "." not in other.path:
@@ -79,6 +81,14 @@ def missing_hparam(caught: Caught) -> Explanation | None:
     where = asking.place if asking is not None else ""
     says = f"the config has no {names}, which {where or 'the converter'} asks for"
     return Explanation("missing hparam", says, tuple(causes), tuple(tables), tuple(steps), where)
+
+
+def _usual(keys: list[str], same: list[HParam]) -> str:
+    """Of names that mean one number that which the config has elsewhere, or most configs have."""
+    if same:
+        return same[0].key
+    common = (name for group in SYNONYMS for name in group if name in keys)
+    return next(common, keys[0])
 
 
 def _where_listed(caught: Caught) -> set[str]:

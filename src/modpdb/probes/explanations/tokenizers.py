@@ -152,11 +152,12 @@ def tokenizer_files(caught: Caught) -> Explanation | None:
     """A file of the tokenizer's that is not there, and which are."""
     if not raised(caught, FileNotFoundError, OSError) or caught.conversion is None:
         return None
+    wanted, folder = _named(caught), caught.conversion.dir_model
     frame = _vocabulary_frame(caught)
-    folder = caught.conversion.dir_model
-    if frame is None or folder is None:
+    if frame is None and wanted and caught.frames:
+        frame = caught.frames[0]
+    if frame is None or folder is None or (wanted and (folder / wanted).exists()):
         return None
-    wanted = _named(caught)
     says = f"the tokenizer's file {wanted or 'that the converter reads'} is not there"
     rows = _there(folder)
     there = {row.name for row in rows if row.words[0] != "not there"}
@@ -212,7 +213,7 @@ def _of_files(
                 (f"hf download REPO {files} --local-dir {folder}",),
             ),
         )
-    if wanted == "tokenizer.model" and "tokenizer.json" in there:
+    if wanted == FILES[0] and "tokenizer.json" in there:
         cause = Cause(
             "the class reads a sentencepiece tokenizer.model alone, and the checkpoint has "
             "tokenizer.json: it was saved by transformers' fast tokenizer, which leaves "

@@ -117,9 +117,8 @@ def _explained(
     ]
     order = {each: number for number, each in enumerate(names)}
     rows.sort(key=lambda row: order[row.name])
-    head = f"names without a GGUF name: tried {', '.join(('as they are', *SUFFIXES))}"
-    if any(each.slot for each in guesses):
-        head += "; a → is a guess"
+    guessed = any(each.slot for each in guesses)
+    head = "names without a GGUF name" + (", → what it may be" if guessed else "")
     steps = [step for reason in found for step in reason.steps]
     steps += _to_paste([each for each in guesses if each.slot])
     return Explanation(
@@ -141,8 +140,7 @@ def _guessed(caught: Caught, guesses: list[Guess]) -> list[Cause]:
     if fitting:
         causes.append(
             Cause(
-                f"tensor_mapping.py does not know {_names(fitting)}, and {arch} has tensors of "
-                f"{'its' if fitting == 1 else 'their'} shapes that nothing else becomes",
+                f"tensor_mapping.py lacks {_names(fitting)}; {arch} has free tensors of such shapes",
                 guess=True,
             )
         )
@@ -332,7 +330,7 @@ def _rename(conversion: Conversion, names: tuple[str, ...], old: str, new: str) 
             ),
         )
     return Step(
-        f"first lines of {owner}.modify_tensors, if that is what it is",
+        f"if so, first lines of {owner}.modify_tensors",
         (f"if {condition}:", f"    name = {value}"),
         file,
         line,
@@ -407,7 +405,7 @@ def _other_suffix(mapping: dict[str, Any], names: list[str]) -> Iterator[_Found]
             cause,
             tuple(some),
             dict.fromkeys(some, words),
-            (Step("first lines of modify_tensors, if that is what it is", paste),),
+            (Step("if so, first lines of modify_tensors", paste),),
         )
 
 
@@ -476,7 +474,7 @@ def _to_paste(guesses: list[Guess]) -> list[Step]:
         f'"{key}",  # {f"line {line}, " if line else ""}MODEL_TENSOR.{slot}'
         for line, slot, key in placed
     )
-    words = "if that is what they are, a line below each of these keys"
+    words = "if so, below these lines"
     return [Step(words, paste, _file_of("gguf.tensor_mapping"))] if guesses else []
 
 
