@@ -24,10 +24,6 @@ def lost_prefix(source: Path, folder: Path) -> Path:
     return derived(source, folder, tensors=renamed({"model.layers.": "body.layers."}))
 
 
-def too_many_blocks(source: Path, folder: Path) -> Path:
-    return derived(source, folder, {"num_hidden_layers": 3})
-
-
 def unknown_pre_tokenizer(source: Path, folder: Path) -> Path:
     """A byte-level BPE that splits as GPT-2's does, in the place of the sentencepiece model."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -90,23 +86,18 @@ def same_twice(source: Path, folder: Path) -> Path:
     return derived(source, folder, tensors=change)
 
 
-def in_two_files(source: Path, folder: Path, *, lose: str) -> Path:
-    """Two shards with an index; *lose* "file" takes the second away, "tensors" one of it."""
+def in_two_files(source: Path, folder: Path) -> Path:
+    """Two shards and their index, the second shard not there."""
     from safetensors.torch import load_file, save_file
 
     shutil.copytree(source, folder)
     tensors = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     names = sorted(tensors)
-    weight_map = {}
-    for number, part in enumerate((names[:20], names[20:]), 1):
-        file = f"model-{number:05}-of-00002.safetensors"
-        weight_map |= dict.fromkeys(part, file)
-        kept = part[:-1] if lose == "tensors" and number == 2 else part
-        save_file({name: tensors[name] for name in kept}, folder / file, {"format": "pt"})
+    first, second = (f"model-{number:05}-of-00002.safetensors" for number in (1, 2))
+    save_file({name: tensors[name] for name in names[:20]}, folder / first, {"format": "pt"})
+    weight_map = dict.fromkeys(names[:20], first) | dict.fromkeys(names[20:], second)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    if lose == "file":
-        (folder / file).unlink()
     return folder
 
 
@@ -116,10 +107,6 @@ def an_expert_less(source: Path, folder: Path) -> Path:
         return {name: tensor for name, tensor in tensors.items() if name != lost}
 
     return derived(source, folder, tensors=change)
-
-
-def more_experts_said(source: Path, folder: Path) -> Path:
-    return derived(source, folder, {"num_local_experts": 5})
 
 
 def no_image_mean(source: Path, folder: Path) -> Path:
@@ -181,7 +168,7 @@ def many_faults(source: Path, folder: Path) -> Path:
         tensors["model.layers.2.self_attn.o_proj.gamma"] = torch.ones(4)
         return tensors
 
-    return derived(source, folder, tensors=change)
+    return derived(source, folder, {"num_hidden_layers": 3}, change)
 
 
 def key_value_adapter(base: Path, folder: Path, adapter: Path) -> tuple[Path, Path]:
@@ -196,8 +183,9 @@ def key_value_adapter(base: Path, folder: Path, adapter: Path) -> tuple[Path, Pa
     return folder, lora_adapter(adapter, {"self_attn.kv_b_proj": (128, 32)}, layers=1)
 
 
-def output_adapter(folder: Path) -> Path:
-    """An adapter of lm_head, which a base with tied embeddings does not have."""
+def output_adapter(source: Path, base: Path, folder: Path) -> tuple[Path, Path]:
+    """A base of the first Gemma's architecture, whose class drops lm_head, and an adapter of it."""
+    derived(source, base, {"architectures": ["GemmaForCausalLM"], "model_type": "invented"})
     lora_adapter(folder, {"self_attn.q_proj": (128, 64)}, layers=1)
     halves = {f"base_model.model.lm_head.lora_{half}.weight": half for half in "AB"}
     _change_tensors(
@@ -205,13 +193,13 @@ def output_adapter(folder: Path) -> Path:
         lambda tensors: (
             tensors
             | {
-                name: tensors[next(t for t in tensors if f"lora_{half}" in t)]
+                name: tensors[next(t for t in tensors if f"lora_{half}" in t)].clone()
                 for name, half in halves.items()
             }
         ),
         "adapter_model.safetensors",
     )
-    return folder
+    return base, folder
 
 
 def adapter_with(folder: Path, name: str, *shape: int) -> Path:

@@ -55,7 +55,7 @@ def unknown_pre_tokenizer(caught: Caught) -> Explanation | None:
     digest, tokens = (frame.variables.get(name) for name in ("chkhsh", "chktok"))
     folder = caught.conversion.dir_model if caught.conversion is not None else None
     splits = list(_splits(folder)) if folder is not None else []
-    rows = [Row("chkhsh", (digest if type(digest) is str else "?",))]
+    rows = []
     if type(tokens) is list:
         rows.append(Row("chktok", (f"{len(tokens):,} tokens: {_first(tokens)}",)))
     rows += [Row("pre_tokenizer", (_cut(words),)) for words, _ in splits]
@@ -74,7 +74,7 @@ def unknown_pre_tokenizer(caught: Caught) -> Explanation | None:
 
 
 def _alike(name: str) -> str:
-    return f"it splits as llama.cpp's {name} does, by what tokenizer.json says: the vocabulary is another"
+    return f"by tokenizer.json it splits as llama.cpp's {name} does, with another vocabulary"
 
 
 def _pre_steps(frame: Frame, digest: Any, known: str) -> tuple[Step, ...]:
@@ -84,16 +84,16 @@ def _pre_steps(frame: Frame, digest: Any, known: str) -> tuple[Step, ...]:
         "            # ref: https://huggingface.co/ORG/MODEL",
         f'            res = "{name}"',
     )
-    guess = " (a guess)" if known else ""
+    guess = ", a guess" if known else ""
     return (
         Step(
-            f"to go on: above `if res is None:`{guess}",
+            f"to go on{guess}: above it",
             paste,
             frame.file,
             _line_of(frame, "if res is None"),
         ),
         Step(
-            "to keep it: an entry in `models` of convert_hf_to_gguf_update.py, and run that",
+            "to keep it: in `models` of convert_hf_to_gguf_update.py, then run that",
             (
                 f'{{"name": "{name}", "tokt": TOKENIZER_TYPE.BPE, "repo": "https://huggingface.co/ORG/MODEL"}},',
             ),
