@@ -52,6 +52,9 @@ RECOGNISERS: tuple[Callable[[Caught], Explanation | None], ...] = (
     at_hand,
 )
 
+OF_A_WRITER = (metadata_value, tensor_written)
+"""Those for which a GGUFWriter is enough, whatever script it works for."""
+
 
 def caught_of(
     error: BaseException, variables: Mapping[int, Mapping[str, Any]] | None = None
@@ -72,7 +75,7 @@ def explanation_of(
     *ahead*: what a dry run of the rest has found; *provenance*: where what is written comes from.
     """
     for each in caught:
-        for recognise in RECOGNISERS:
+        for recognise in RECOGNISERS if each.conversion is not None else OF_A_WRITER:
             found = recognise(replace(each, ahead=ahead, provenance=provenance))
             if found is not None:
                 return found

@@ -21,6 +21,7 @@ from modpdb.probes.explanations.explanation import (
     Step,
     Table,
     is_path,
+    quoted,
     raised,
 )
 
@@ -37,6 +38,7 @@ class Registered:
     class_name: str
     file: str
     line: int
+    base: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class Sources:
 
     registered: tuple[Registered, ...]
     maps: dict[str, tuple[dict[str, str], str, int]]
+    base: str = "ModelBase"  # whose `register` decorates them, `Model` in 2024
 
 
 def unsupported(caught: Caught) -> Explanation | None:
@@ -91,7 +94,7 @@ def _not_in_map(
         f"{mine.class_name} in {module}.py registers it, and {name} of conversion/__init__.py has "
         "no line for it, so that the file is never loaded"
     )
-    paste = f'    "{arch}": "{module}",'
+    paste = f'    {quoted(arch)}: "{module}",'
     return (cause,), (Step(f"a line in {name}", (paste,), file, line + 1),)
 
 
@@ -111,7 +114,7 @@ def _near(
     near = list(dict.fromkeys([*same, *near]))[:3]
     flag = " --mmproj" if mmproj else ""
     add = Step(
-        f'a class of its own: `@ModelBase.register("{arch}")`'
+        f"a class of its own: `@{sources.base}.register({quoted(arch)})`"
         + (
             " in conversion/, and its line in the map of conversion/__init__.py"
             if sources.maps
@@ -148,11 +151,11 @@ def _in_other_map(sources: Sources, wanted: str, arch: str) -> str:
     return next((name for name, (names, _, _) in sources.maps.items() if arch in names), "")
 
 
-# -- the sources, read and never imported -----------------------------------------------------------
+# -- the sources, read and never imported ---------------------------------------------------------
 
 
 def read_sources(script: Path) -> Sources:
-    """What *script* and the conversion/ beside it register. Files that do not parse are left out."""
+    """What *script* and the conversion/ beside it register; not of files that do not parse."""
     registered: list[Registered] = []
     maps: dict[str, tuple[dict[str, str], str, int]] = {}
     package = script.parent / "conversion"
@@ -164,7 +167,7 @@ def read_sources(script: Path) -> Sources:
                 registered += _registered(node, file)
             elif isinstance(node, ast.AnnAssign | ast.Assign):
                 maps |= _map(node, file)
-    return Sources(tuple(registered), maps)
+    return Sources(tuple(registered), maps, registered[0].base if registered else "ModelBase")
 
 
 def _parsed(file: Path) -> ast.Module | None:
@@ -181,9 +184,10 @@ def _registered(node: ast.ClassDef, file: Path) -> Iterator[Registered]:
         if isinstance(each, ast.Call) and isinstance(each.func, ast.Attribute):
             if each.func.attr != "register":
                 continue
+            base = ast.unparse(each.func.value)
             for name in each.args:
                 if isinstance(name, ast.Constant) and type(name.value) is str:
-                    yield Registered(name.value, node.name, str(file), node.lineno)
+                    yield Registered(name.value, node.name, str(file), node.lineno, base)
 
 
 def _map(
@@ -199,7 +203,7 @@ def _map(
     return {target.id: (value, str(file), node.lineno)} if type(value) is dict else {}
 
 
-# -- a folder that is none --------------------------------------------------------------------------
+# -- a folder that is none ------------------------------------------------------------------------
 
 
 def no_folder(caught: Caught) -> Explanation | None:

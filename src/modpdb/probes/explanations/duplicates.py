@@ -13,7 +13,9 @@ from modpdb.probes.explanations.explanation import (
     Step,
     Table,
     in_quotes,
+    quoted,
     raised,
+    typed,
 )
 from modpdb.probes.explanations.sizes import tensors_of
 
@@ -41,24 +43,15 @@ def duplicated(caught: Caught) -> Explanation | None:
     says = f"the writer has a tensor {name} already"
     if type(second) is str:
         says += f"; {second} would be written under that name too"
-    causes = _causes(first, second)
-    steps = (
-        [Step("compare them", (f"compare {first}, {second}",))]
-        if first and type(second) is str
-        else []
-    )
-    if type(second) is str:
-        words = "if it is the same tensor twice, leave it out: first line of modify_tensors"
-        steps.append(
-            Step(words, (f'if name == "{second}":', "    return []  # a generator: return"))
-        )
+    causes = _causes(name, first, second)
+    steps = _steps(first, second)
     tables = (Table(f"what becomes {name}", tuple(rows), brief=True),) if rows else ()
     return Explanation(
         "duplicate",
         says,
         causes,
         tables,
-        tuple(steps),
+        steps,
         caught.frames[0].place if caught.frames else "",
     )
 
@@ -69,10 +62,18 @@ def _seen(caught: Caught, name: str) -> tuple[tuple[str, ...], bool]:
     return (held.sources, True) if held is not None and held.sources else ((), False)
 
 
-def _causes(first: str, second: Any) -> tuple[Cause, ...]:
+def _steps(first: str, second: Any) -> tuple[Step, ...]:
+    if type(second) is not str:
+        return ()
+    leave = "if it is the same tensor twice, leave it out: first line of modify_tensors"
+    drop = Step(leave, (f"if name == {quoted(second)}:", "    return []"))
+    return (Step("compare them", typed("compare", first, second)), drop) if first else (drop,)
+
+
+def _causes(name: str, first: str, second: Any) -> tuple[Cause, ...]:
     if first and type(second) is str:
         return (
-            Cause(f"{first} and {second} both become it"),
+            Cause(f"{first} and {second} both become {name}"),
             Cause(
                 "one of the two is left over, from another way of saving or a tied copy", guess=True
             ),

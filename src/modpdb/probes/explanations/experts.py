@@ -40,7 +40,11 @@ def unprocessed_experts(caught: Caught) -> Explanation | None:
             row, lacking = _layer(number, names, expected)
             rows.append(row)
             missing += lacking
-    says = f"{sum(len(layer) for layer in layers if is_a(layer, dict))} experts' tensors wait in {len(rows)} of {len(layers)} layers for others of their layer, which did not come"
+    waits = sum(len(layer) for layer in layers if is_a(layer, dict))
+    says = (
+        f"{waits} experts' tensors wait in {len(rows)} of {len(layers)} layers for others of their "
+        "layer, which did not come"
+    )
     causes = _causes(key, expected, stored.value if stored else None, missing)
     return Explanation(
         "experts",
@@ -77,7 +81,7 @@ def _causes(
     if expected is not None and stored is not None and stored != expected:
         return (
             Cause(
-                f"config.json says {key} = {expected}, and the checkpoint has experts 0 to {stored - 1}"
+                f"config.json says {key} = {expected}; the checkpoint has experts 0 to {stored - 1}"
             ),
         )
     if missing:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -174,7 +175,7 @@ def frames_of(
             frame.f_code.co_qualname,
             frame.f_code.co_filename,
             line,
-            variables[id(frame)] if id(frame) in variables else frame.f_locals,
+            variables.get(id(frame)) or frame.f_locals,
             _parameters(frame.f_code),
         )
         for frame, line in reversed(found[-_FRAMES:])
@@ -214,6 +215,19 @@ def is_path(value: object) -> bool:
 def held(owner: object, name: str) -> Any:
     """What an object holds under *name*, None where it holds nothing: no property is run."""
     return instance_dict(owner).get(name)
+
+
+def quoted(text: str) -> str:
+    """A name out of a checkpoint as a literal of Python's or JSON's, to be pasted."""
+    return json.dumps(text)
+
+
+def typed(command: str, *names: str) -> tuple[str, ...]:
+    """*command* with *names*, to be typed at the prompt; nothing where a name is no plain word, as
+    a checkpoint may call a tensor `x;;!…`."""
+    if not all(re.fullmatch(r"[\w.*/@-]+", name) for name in names):
+        return ()
+    return (f"{command} {', '.join(names)}",)
 
 
 def in_quotes(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections import Counter
 from pathlib import Path
 
@@ -47,7 +48,8 @@ def missing_files(caught: Caught) -> Explanation | None:
         bad += [] if fine else [file]
     if not bad:
         return None
-    says = f"{len(bad)} of {len(parts.files)} files of the checkpoint {'is' if len(bad) == 1 else 'are'} missing or not whole: {', '.join(bad[:3])}{', …' if len(bad) > 3 else ''}"
+    some = ", ".join(bad[:3]) + (", …" if len(bad) > 3 else "")
+    says = f"{len(bad)} of {len(parts.files)} files are missing or not whole: {some}"
     one = f"{bad[0]} is" if len(bad) == 1 else f"{len(bad)} files are"
     lost = all(not (folder / file).exists() for file in bad)
     causes = (
@@ -55,11 +57,11 @@ def missing_files(caught: Caught) -> Explanation | None:
         Cause("the download did not come to its end, or left git-lfs pointers", guess=True),
         Cause("the index is of another save than the files", guess=True),
     )
-    only = " ".join(f"--include '{file}'" for file in bad[:4])
+    only = " ".join(f"--include {shlex.quote(file)}" for file in bad[:4])
     steps = (
         Step(
             "download them again (REPO: the model's id)",
-            (f"hf download REPO {only} --local-dir {folder}",),
+            (f"hf download REPO {only} --local-dir {shlex.quote(str(folder))}",),
         ),
         Step("see what is in the others", (f"ckpt {folder}",)),
     )
@@ -120,7 +122,8 @@ def _no_config(caught: Caught, folder: Path) -> Explanation | None:
         Step("convert it as such", ("--mistral-format",))
         if mistral
         else Step(
-            "download the model whole (REPO: its id)", (f"hf download REPO --local-dir {folder}",)
+            "download the model whole (REPO: its id)",
+            (f"hf download REPO --local-dir {shlex.quote(str(folder))}",),
         )
     )
     table = Table("what is there", tuple(Row(each) for each in there), brief=False)

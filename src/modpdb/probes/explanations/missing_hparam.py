@@ -18,6 +18,7 @@ from modpdb.probes.explanations.explanation import (
     Table,
     arguments,
     held,
+    quoted,
     raised,
 )
 from modpdb.probes.explanations.sizes import SYNONYMS, shown_number, tensors_of
@@ -42,45 +43,45 @@ def missing_hparam(caught: Caught) -> Explanation | None:
     tensors = tensors_of(caught.conversion)
     shown = shown_number(keys, tensors, config)
     near = _near(keys, leaves)
-    causes, tables, steps = [], [], []
-    if same:
-        causes.append(
-            Cause(
-                f"{same[0].key} stands in a nested config, where this code does not look: {same[0].path}"
-            )
-        )
-        tables.append(Table("the keys of that name", tuple(map(_row, same)), brief=True))
-    elif near:
-        causes.append(Cause(f"the config has {keys[0]} as {near[0].path}", guess=True))
-        tables.append(
-            Table("keys of nearly that meaning or name", tuple(map(_row, near)), brief=True)
-        )
-    causes += _in_file(caught, keys)
+    causes, tables = _where_it_is(caught, keys, same, near)
+    usual = _usual(keys, same)
     if shown is not None:
-        row = Row(_usual(keys, same), (str(shown.value), shown.how))
+        row = Row(usual, (str(shown.value), shown.how))
         tables.append(Table("what the checkpoint's shapes show", (row,), brief=True))
-    if not causes:
-        causes.append(
-            Cause(
-                "no key of the config has that name or a near one: config.json is not whole, or of another model",
-                guess=True,
-            )
-        )
+    steps = []
     value = _value(same, near, shown.value if shown is not None else None)
     if value is not None:
         guess = "" if shown is not None else ", a guess"
-        steps.append(Step(f"in config.json{guess}", (f'  "{_usual(keys, same)}": {value},',)))
-    if (same or near) and asking is not None and asking.function in _where_listed(caught):
-        other = (same or near)[0]
-        if "." not in other.path:
-            steps.append(
-                Step("or the code's list of names", (f'"{other.key}"',), asking.file, asking.line)
-            )
+        steps.append(Step(f"in config.json{guess}", (f'  "{usual}": {value},',)))
+    other = next((each for each in (*same, *near) if "." not in each.path), None)
+    if other is not None and asking is not None and asking is not caught.frames[0]:
+        words = "or in the list of names that is asked for"
+        steps.append(Step(words, (quoted(other.key),), asking.file, asking.line))
     steps.append(Step("see the config", ("hparams",)))
     names = " or ".join(keys) if len(keys) <= 4 else f"{', '.join(keys[:4])}, …"
     where = asking.place if asking is not None else ""
     says = f"the config has no {names}, which {where or 'the converter'} asks for"
     return Explanation("missing hparam", says, tuple(causes), tuple(tables), tuple(steps), where)
+
+
+def _where_it_is(
+    caught: Caught, keys: list[str], same: list[HParam], near: list[HParam]
+) -> tuple[list[Cause], list[Table]]:
+    """What the config has in the place of *keys*: *same* are of the name, *near* alike."""
+    causes, tables = [], []
+    if same:
+        words = f"{same[0].key} stands in a nested config, where this code does not look"
+        causes.append(Cause(f"{words}: {same[0].path}"))
+        tables.append(Table("the keys of that name", tuple(map(_row, same)), brief=True))
+    elif near:
+        causes.append(Cause(f"the config has {keys[0]} as {near[0].path}", guess=True))
+        rows = tuple(map(_row, near))
+        tables.append(Table("keys of nearly that meaning or name", rows, brief=True))
+    causes += _in_file(caught, keys)
+    if not causes:
+        words = f"config.json lacks {keys[0]}: it is not whole, or of another model"
+        causes.append(Cause(words, guess=True))
+    return causes, tables
 
 
 def _usual(keys: list[str], same: list[HParam]) -> str:
@@ -89,13 +90,6 @@ def _usual(keys: list[str], same: list[HParam]) -> str:
         return same[0].key
     common = (name for group in SYNONYMS for name in group if name in keys)
     return next(common, keys[0])
-
-
-def _where_listed(caught: Caught) -> set[str]:
-    """Functions that hand a list of names to find_hparam."""
-    inner = caught.frame(*_ASKING)
-    asking = next((each for each in caught.frames if each.function not in _ASKING), None)
-    return {asking.function} if inner is not None and asking is not None else set()
 
 
 def _asked(caught: Caught) -> tuple[list[str], dict[Any, Any], Frame | None] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from modpdb.probes.checkpoints import read_checkpoint
@@ -51,7 +52,7 @@ def preprocessor_key(caught: Caught) -> Explanation | None:
     steps = [
         Step(
             "copy it from the original (REPO: its id)",
-            (f"hf download REPO {_FILES[0]} --local-dir {folder}",),
+            (f"hf download REPO {_FILES[0]} --local-dir {shlex.quote(str(folder))}",),
         )
     ]
     if key in _KNOWN:

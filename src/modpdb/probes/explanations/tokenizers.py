@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -60,11 +61,15 @@ def unknown_pre_tokenizer(caught: Caught) -> Explanation | None:
         rows.append(Row("chktok", (f"{len(tokens):,} tokens: {_first(tokens)}",)))
     rows += [Row("pre_tokenizer", (_cut(words),)) for words, _ in splits]
     known = next((name for _, name in splits if name), "")
-    says = "get_vocab_base_pre() does not know this tokenizer: no line of it has the hash of how it splits the test text"
+    says = (
+        "get_vocab_base_pre() does not know this tokenizer: no line of it has the hash of how it "
+        "splits the test text"
+    )
     causes = [Cause(_alike(known), guess=True)] if known else []
     causes.append(
         Cause(
-            "the tokenizer is new, or was changed since it was added: a hash is of all its merges, too",
+            "the tokenizer is new, or was changed since it was added: the hash is of its "
+            "merges, too",
             guess=True,
         )
     )
@@ -84,6 +89,8 @@ def _pre_steps(frame: Frame, digest: Any, known: str) -> tuple[Step, ...]:
         "            # ref: https://huggingface.co/ORG/MODEL",
         f'            res = "{name}"',
     )
+    repo = "https://huggingface.co/ORG/MODEL"
+    entry = f'{{"name": "{name}", "tokt": TOKENIZER_TYPE.BPE, "repo": "{repo}"}},'
     guess = ", a guess" if known else ""
     return (
         Step(
@@ -92,20 +99,13 @@ def _pre_steps(frame: Frame, digest: Any, known: str) -> tuple[Step, ...]:
             frame.file,
             _line_of(frame, "if res is None"),
         ),
-        Step(
-            "to keep it: in `models` of convert_hf_to_gguf_update.py, then run that",
-            (
-                f'{{"name": "{name}", "tokt": TOKENIZER_TYPE.BPE, "repo": "https://huggingface.co/ORG/MODEL"}},',
-            ),
-        ),
-        Step(
-            "a NAME that is new must be added to llama.cpp's src/llama-vocab.cpp, with its regex, as well"
-        ),
+        Step("to keep it: in `models` of convert_hf_to_gguf_update.py, then run that", (entry,)),
+        Step("a NAME that is new also needs its regex in llama.cpp's src/llama-vocab.cpp"),
     )
 
 
 def _line_of(frame: Frame, text: str) -> int:
-    """The line before which to paste: the last of the function's that has *text*, up to the raise."""
+    """The last line with *text* above the one that raised."""
     import linecache
 
     lines = linecache.getlines(frame.file)[: frame.line]
@@ -145,7 +145,7 @@ def _cut(text: str) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
-# -- files ----------------------------------------------------------------------------------------------
+# -- files ----------------------------------------------------------------------------------------
 
 
 def tokenizer_files(caught: Caught) -> Explanation | None:
@@ -202,7 +202,7 @@ def _of_files(
 ) -> tuple[tuple[Cause, ...], tuple[Step, ...]]:
     copy = Step(
         "copy it from the original (REPO: its id)",
-        (f"hf download REPO {wanted or FILES[0]} --local-dir {folder}",),
+        (f"hf download REPO {wanted or FILES[0]} --local-dir {shlex.quote(str(folder))}",),
     )
     if not there:
         cause = Cause(f"{folder} has no tokenizer at all: save_pretrained of a model saves none")
@@ -210,7 +210,7 @@ def _of_files(
         return (cause,), (
             Step(
                 "copy it from the original (REPO: its id)",
-                (f"hf download REPO {files} --local-dir {folder}",),
+                (f"hf download REPO {files} --local-dir {shlex.quote(str(folder))}",),
             ),
         )
     if wanted == FILES[0] and "tokenizer.json" in there:
@@ -232,7 +232,7 @@ def _class(caught: Caught) -> str:
     return caught.conversion.class_name if caught.conversion is not None else "the class"
 
 
-# -- too many tokens ------------------------------------------------------------------------------------
+# -- too many tokens ------------------------------------------------------------------------------
 
 
 def vocabulary(caught: Caught) -> Explanation | None:

@@ -15,17 +15,20 @@ from modpdb.probes.explanations.explanation import (
     Table,
     error_words,
     held,
+    quoted,
     raised,
+    typed,
 )
 from modpdb.probes.explanations.sizes import SYNONYMS, shown_number, tensors_of
 from modpdb.probes.lazy import is_lazy, shape_and_dtype
 from modpdb.probes.writer import is_writer
 
+_UNKNOWN = Cause("none that modpdb knows: it can only say what was at hand")
 _CONVERTING = ("modify_tensors", "prepare_tensors", "generate_extra_tensors")
 _METADATA = ("set_gguf_parameters", "prepare_metadata", "set_vocab")
 
 
-# -- metadata that cannot be written ------------------------------------------------------------------
+# -- metadata that cannot be written --------------------------------------------------------------
 
 
 def metadata_value(caught: Caught) -> Explanation | None:
@@ -52,7 +55,7 @@ def metadata_value(caught: Caught) -> Explanation | None:
     steps.append(
         Step(
             "run again and stop where the key is set",
-            (f'b GGUFWriter.add_key_value, key == "{key}"',),
+            (f"b GGUFWriter.add_key_value, key == {quoted(key)}",),
         )
     )
     tables = _null_table(caught, nulls)
@@ -87,7 +90,7 @@ def _fill(caught: Caught, name: str) -> Step:
     return Step("in config.json", (f'  "{name}": {shown.value},',))
 
 
-# -- tensors ------------------------------------------------------------------------------------------
+# -- tensors --------------------------------------------------------------------------------------
 
 
 def tensor_written(caught: Caught) -> Explanation | None:
@@ -112,10 +115,10 @@ def tensor_written(caught: Caught) -> Explanation | None:
         ]
         steps = [
             Step("write another type", ("--outtype bf16",)),
-            Step("see its range", (f"x {name}",)),
+            Step("see its range", typed("x", name)),
         ]
     else:
-        steps = [Step("run again and stop where it is added", (f"b @{name}",))]
+        steps = [Step("run again and stop where it is added", typed("b", f"@{name}"))]
     if not causes:
         causes = [
             Cause("lazy operations are done only now: one of those that make it failed", guess=True)
@@ -157,19 +160,20 @@ def at_hand(caught: Caught) -> Explanation | None:
         rows = _variables(frame)
         says = f"{what}, while {name} was being converted"
         steps = (
-            Step("go to the converter's line and look", ("up", "x data_torch", f"ckpt {name}")),
-            Step("run again and stop before it", (f"b @{name}",)),
+            Step(
+                "go to the converter's line and look", (*typed("ckpt", name), "up", "x data_torch")
+            ),
+            Step("run again and stop before it", typed("b", f"@{name}")),
         )
-        cause = Cause(
-            "not one of the failures that modpdb knows: what was at hand is all it can say"
-        )
+        cause = _UNKNOWN
         tables = (Table("at hand", rows, brief=True),) if rows else ()
         return Explanation("tensor at hand", says, (cause,), tables, steps, frame.place)
     frame = caught.frame(*_METADATA)
     if frame is None:
         return None
-    says = f"{what}, in {frame.qualname}, while {'the tokenizer was read' if frame.function == 'set_vocab' else 'the metadata was set'}"
-    cause = Cause("not one of the failures that modpdb knows: what was at hand is all it can say")
+    doing = "the tokenizer was read" if frame.function == "set_vocab" else "the metadata was set"
+    says = f"{what}, in {frame.qualname}, while {doing}"
+    cause = _UNKNOWN
     looks = (Step("see what is there so far", ("gguf kv", "hparams")),)
     return Explanation("metadata at hand", says, (cause,), (), looks, frame.place)
 
@@ -202,5 +206,7 @@ def _plain(value: Any) -> str:
     if is_lazy(value):
         return f"lazy {_kind(value)}"
     if type(value) in (list, tuple):
-        return f"a {class_name(type(value))} of {len(value)}: {', '.join(map(_plain, value[:4]))}{', …' if len(value) > 4 else ''}"
+        more = ", …" if len(value) > 4 else ""
+        items = ", ".join(map(_plain, value[:4]))
+        return f"a {class_name(type(value))} of {len(value)}: {items}{more}"
     return class_name(type(value))
