@@ -65,7 +65,7 @@ def test_what_is_kept(tmp_path: Path) -> None:
     assert values["test.tokens"] == KeyValue(
         "test.tokens", "arr[str]", Array("str", 3000, tuple(f"token {n}" for n in range(8)))
     )
-    assert values["test.types"].value == Array("i32", 9, (1,) * 8)
+    assert values["test.types"].value == Array("i32", 9, (1,) * 9)  # may be one a block
     assert values["test.bool"].value is True
     assert found.tensors[2] == GGUFTensor("blk.0.q", "q8_0", (64, 3), 204)
 

@@ -36,7 +36,8 @@ def value_of(value: Any, kind: gguf.GGUFValueType, sub: gguf.GGUFValueType | Non
     [
         (Tokens(["a", "b"]), None, "arr[str]", Array("str", 2, ("a", "b"))),
         ([gguf.TokenType.NORMAL] * 3, None, "arr[i32]", Array("i32", 3, (1, 1, 1))),
-        (range(10), None, "arr[i32]", Array("i32", 10, tuple(range(8)))),
+        (range(10), None, "arr[i32]", Array("i32", 10, tuple(range(10)))),  # may be one a block
+        (range(600), None, "arr[i32]", Array("i32", 600, tuple(range(8)))),
         (b"ab", None, "arr[u8]", Array("u8", 2, (97, 98))),
         ([1, 2], gguf.GGUFValueType.UINT32, "arr[u32]", Array("u32", 2, (1, 2))),
         ([np.float32(0.5)], None, "arr[float32]", Array("float32", 1, (0.5,))),

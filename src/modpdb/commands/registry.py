@@ -26,6 +26,8 @@ _OWN = (
     "hparams",
     "gguf",
     "ahead",
+    "tensor_map",
+    "coverage",
     "explain",
     "run_model",
     "activations",

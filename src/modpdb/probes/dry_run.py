@@ -45,7 +45,8 @@ class Miss:
     anything else. *tensor* is the checkpoint tensor at hand, of a duplicate the GGUF name, of
     metadata the key, "" for none. *words* are what was raised, in one line, *where* its
     `file:line function`. *names*: the keys of the config that were asked for; the experts; the
-    sources of a duplicate, those of the first tensor first.
+    sources of a duplicate, those of the first tensor first. *doubtful*: it may come of a value
+    that was assumed before.
     """
 
     kind: Kind
@@ -53,6 +54,7 @@ class Miss:
     words: str
     where: str
     names: tuple[str, ...] = ()
+    doubtful: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +63,9 @@ class DryRun:
 
     *dropped* are the tensors of which nothing is written, *filtered* those that the converter's
     `filter_tensors` keeps out, which versions before late 2025 do not have. *tensors* are
-    *written* as the file will hold them. *assumed* are keys of *metadata* that were set after a
-    key which the config lacks had been given a value: that they are set is sure, their value is
-    not.
+    *written* as the file will hold them. *given*: keys that the config lacks, for which 1 was
+    assumed so that the next failure comes to light; *assumed* are the keys of *metadata* whose
+    value depends on that.
 
     *exact*: the converter did it; else *why* not, and all is the name map's word. *afresh*: a
     converter of its own did, made by the call that made the script's.
@@ -75,6 +77,7 @@ class DryRun:
     filtered: tuple[str, ...] = ()
     metadata: tuple[KeyValue, ...] = ()
     tensors: tuple[GGUFTensor, ...] = ()
+    given: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
     seconds: float = 0.0
     exact: bool = True

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 FIRST = 8  # items of an array that are kept
+BLOCKS = 512  # numbers up to which all are kept, one for each block: LLAMA_MAX_LAYERS
 
 # ggml's types: number, name as llama.cpp prints it, elements of a block and its bytes.
 # gguf-py/gguf/constants.py: GGMLQuantizationType, GGML_QUANT_SIZES (llama.cpp of 2026).
@@ -30,6 +31,11 @@ class Array(NamedTuple):
     of: str
     length: int
     first: tuple[object, ...]
+
+
+def numbers_kept(length: int) -> int:
+    """Of an array of *length* numbers."""
+    return length if length <= BLOCKS else FIRST
 
 
 class KeyValue(NamedTuple):

@@ -14,7 +14,15 @@ from typing import Any, BinaryIO
 
 from modpdb.probes._torch import collector_paused
 from modpdb.probes.files import HEADER_LIMIT, CheckpointError, number, open_file, shown, size_of
-from modpdb.probes.gguf_contents import FIRST, GGML_TYPES, Array, GGUFContents, GGUFTensor, KeyValue
+from modpdb.probes.gguf_contents import (
+    FIRST,
+    GGML_TYPES,
+    Array,
+    GGUFContents,
+    GGUFTensor,
+    KeyValue,
+    numbers_kept,
+)
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -122,7 +130,7 @@ class _Reader:
         name, code = self._scalar(key, kind)
         size = struct.calcsize(f"={code}")
         self._expect(length, size, f"items of {shown(key)}")
-        first = min(length, FIRST)
+        first = numbers_kept(length)
         items = struct.unpack(f"{self._order}{first}{code}", self._take(first * size, shown(key)))
         self._skip((length - first) * size)
         return Array(name, length, items)

@@ -259,8 +259,8 @@ def _lazies(args: Any) -> list[Any]:
     return [each for each in _flat(args) if is_lazy(each)]
 
 
-def graph_inputs(node: Any) -> list[Any]:
-    """The nodes that must be there for *node* to be computed; none where its data is."""
+def _needed(node: Any) -> list[Any]:
+    """What must be there for *node* to be computed; nothing where its data is."""
     state = instance_dict(node)
     return [] if state["_data"] is not None else _lazies(state["_args"])
 
@@ -277,14 +277,14 @@ def _in_order(lazy: Any) -> list[Any]:
         elif id(node) not in entered:
             entered.add(id(node))
             stack.append((node, True))
-            stack.extend((each, False) for each in reversed(graph_inputs(node)))
+            stack.extend((each, False) for each in reversed(_needed(node)))
     return order
 
 
 def _uses(order: Iterable[Any]) -> dict[int, int]:
     found: dict[int, int] = {}
     for node in order:
-        for each in graph_inputs(node):
+        for each in _needed(node):
             found[id(each)] = found.get(id(each), 0) + 1
     return found
 
@@ -297,7 +297,7 @@ def cost(lazy: Any) -> Cost:
     read = held = most = 0
     for node in order:
         _, _, size = shape_and_dtype(node)
-        needed = graph_inputs(node)
+        needed = _needed(node)
         read += size if not needed else 0
         sizes[id(node)] = size
         held += size

@@ -13,31 +13,24 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePath
-from types import CodeType, FrameType
+from types import FrameType, FunctionType
 from typing import Any
 
-from modpdb.probes._static import class_attribute, instance_dict, is_a
+from modpdb.probes._static import class_attribute, is_a, mro, namespace
 from modpdb.probes._torch import torch_or_none
 from modpdb.probes.checkpoints import read_checkpoint
 from modpdb.probes.conversion import Conversion
 from modpdb.probes.dry_run import DryRun, Kind, Miss, source_names
 from modpdb.probes.files import CheckpointError
-from modpdb.probes.lazy import (
-    graph_inputs,
-    history,
-    is_lazy,
-    leaf_names,
-    leaves,
-    shape_and_dtype,
-)
-from modpdb.probes.provenance import WrittenTensor
+from modpdb.probes.provenance import Provenance, place
 from modpdb.probes.writer import writer_contents
 
 _FAILURES = (Exception, SystemExit)
 _RETRIES = 32  # missing keys of the config that are passed over
+_ASSUMED = 1  # for one of them: it divides whatever there is
 _LONGEST = 1_000  # characters of what an exception says
 _DEEP = 10_000  # of Python's recursion: a graph is pickled node by node
 # Events of sys.audit that change files or start processes; "open" is looked at by its flags.
@@ -89,7 +82,7 @@ class _Fence:
     def _is_inside(self, path: Any) -> bool:
         if not is_a(path, str) and not is_a(path, PurePath):
             return False
-        return os.path.realpath(path).startswith(self._scratch)
+        return os.path.join(os.path.realpath(path), "").startswith(self._scratch)
 
 
 class _Rehearsal:
@@ -99,17 +92,15 @@ class _Rehearsal:
         self._misses: list[Miss] = []
         self._logged: list[str] = []  # errors that the script logs before it exits
         self._root = str(Path(getattr(sys.modules["__main__"], "__file__", None) or ".").parent)
-        self._written: dict[str, WrittenTensor] = {}
+        self._given: list[str] = []  # keys that the config lacks
         self._assumed: tuple[str, ...] = ()
         # Of the loop over the tensors: where they come from, and how far it is.
         self._source: Iterator[Any] = iter(())
         self._at = ""
         self._taken = 0
-        self._without_result: list[str] = []
-        self._inside = False  # modify_tensors
-        # Checkpoint names by what stands for them in the graph, which is kept: no id is reused.
-        self._names: dict[int, str] = {}
-        self._kept: list[Any] = []
+        self._fruitless: dict[str, None] = {}  # tensors of which nothing was made, in order
+        self._modifying = ""
+        self._provenance = Provenance()
 
     def run(self, make: Callable[[], Any]) -> DryRun:
         logging.Logger.callHandlers = self._log  # type: ignore[method-assign,assignment]
@@ -120,114 +111,116 @@ class _Rehearsal:
             return DryRun(tuple(self._misses), exact=False, why=why)
         writer = self._model.gguf_writer
         writer.use_temp_file = False  # its tensors would be evaluated for the file
-        self._name_sources()
         self._watch(writer)
         self._tensors()
         self._metadata()
         self._pack(writer)
         contents = writer_contents(writer, "")
-        held = {each.name: each for each in contents.tensors}
-        written = tuple(
-            replace(tensor, type=held[name].dtype)
-            for name, tensor in self._written.items()
-            if name in held
-        )
-        told = source_names(written) | {name for miss in self._misses for name in miss.names}
+        held = {each.name for each in contents.tensors}
+        written = tuple(made for name, made in self._provenance.written.items() if name in held)
+        told = source_names(written)
+        told |= {name for miss in self._misses for name in (miss.tensor, *miss.names)}
         return DryRun(
             tuple(self._misses),
             written,
-            tuple(name for name in dict.fromkeys(self._without_result) if name not in told),
+            tuple(name for name in self._fruitless if name not in told),
             self._filtered(),
             contents.metadata,
             contents.tensors,
+            tuple(self._given),
             self._assumed,
         )
 
     # -- the tensors -----------------------------------------------------------------------------
 
-    def _name_sources(self) -> None:
-        state = instance_dict(self._model)
-        self._names |= leaf_names(state.get("model_tensors"))
-        for name, tensor in (self._conversion.adapter or {}).items():
-            self._names[id(tensor)] = name
-
     def _watch(self, writer: Any) -> None:
-        """Put ourselves before the converter's functions."""
-        cls = type(self._model)
-        take, modify, add = cls.get_tensors, cls.modify_tensors, type(writer).add_tensor
+        """Put ourselves before the converter's functions.
 
-        def get_tensors(model: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        By wrapping them: at a stop the prompt runs inside a trace function, where Python calls
+        no other.
+        """
+        cls = type(self._model)
+        take, add = cls.get_tensors, type(writer).add_tensor
+
+        def taken(model: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
             self._source = iter(take(model, *args, **kwargs))
             return self._seen()
 
-        def modify_tensors(model: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
-            if self._inside:
-                yield from modify(model, *args, **kwargs)
-            else:
-                yield from self._modified(modify, model, *args, **kwargs)
-
-        def add_tensor(writer: Any, name: Any, tensor: Any, *args: Any, **kwargs: Any) -> None:
-            described = self._described(name, tensor, sys._getframe(1))
+        def added(
+            writer: Any,
+            name: Any,
+            tensor: Any,
+            raw_shape: Any = None,
+            raw_dtype: Any = None,
+            **more: Any,
+        ) -> None:
+            before = len(self._provenance.duplicates)
+            with contextlib.suppress(Exception):
+                self._provenance.adds(sys._getframe())
             try:
-                add(writer, name, tensor, *args, **kwargs)
+                add(writer, name, tensor, raw_shape, raw_dtype, **more)
             except _FAILURES as error:
+                second = self._provenance.duplicates[before:]
+                first = self._provenance.written.get(name) if second else None
+                names = [each for made in (first, *second) if made for each in made.sources]
                 miss = self._missed(error, "raised", name)
-                first = self._written.get(name) if miss.kind == "duplicate" else None
-                names = (*(first.sources if first else ()), *described.sources)
-                self._misses.append(replace(miss, names=names))
-            else:
-                self._written[name] = described
+                self._misses.append(replace(miss, names=tuple(names)))
 
-        cls.get_tensors, cls.modify_tensors = get_tensors, modify_tensors
-        type(writer).add_tensor = add_tensor
+        cls.get_tensors, type(writer).add_tensor = taken, added
+        owners = [each for each in mro(cls) if "modify_tensors" in namespace(each)]
+        for owner in owners:
+            self._watch_modify(owner, owner is owners[-1])
+
+    def _watch_modify(self, owner: Any, is_base: bool) -> None:
+        """Of the overrides that have a tensor the innermost but the base's is its converter."""
+        modify = namespace(owner)["modify_tensors"]
+        here = place(modify.__code__) if type(modify) is FunctionType else ""
+
+        def modify_tensors(
+            model: Any, data_torch: Any, name: Any, bid: Any = None
+        ) -> Iterable[tuple[Any, Any]]:
+            if self._modifying:
+                if not is_base:
+                    self._provenance.converted[self._modifying] = here
+                return modify(model, data_torch, name, bid)
+            with contextlib.suppress(Exception):
+                self._provenance.modifies(sys._getframe())
+            self._provenance.converted[name] = here
+            return self._modified(name, lambda: modify(model, data_torch, name, bid))
+
+        owner.modify_tensors = modify_tensors
 
     def _seen(self) -> Iterator[Any]:
         for name, data in self._source:
             self._at = name
             self._taken += 1
+            self._fruitless[name] = None
             yield name, data
         self._at = ""
 
-    def _modified(
-        self, modify: Callable[..., Any], model: Any, *args: Any, **kw: Any
-    ) -> Iterator[Any]:
-        data = kw.get("data_torch", args[0] if args else None)
-        name = kw.get("name", args[1] if len(args) > 1 else self._at)
-        self._note_leaves(data, name)
-        count = 0
-        with self._noting("raised", name):
-            self._inside = True
+    def _modified(self, name: str, modify: Callable[[], Any]) -> Iterator[tuple[Any, Any]]:
+        """What *modify* gives; from its start again where it missed a key of the config."""
+        for _ in range(_RETRIES):
+            count, self._modifying = 0, name
             try:
-                for each in modify(model, *args, **kw):
+                for each in modify():
                     count += 1
-                    self._inside = False
+                    self._modifying = ""
                     yield each
-                    self._inside = True
+                    self._modifying = name
+            except _FAILURES as error:
+                if not (self._note(error, "raised", name) and not count):
+                    return
+            else:
+                break
             finally:
-                self._inside = False
-            if not count:
-                self._without_result.append(name)
-
-    def _note_leaves(self, data: Any, name: str) -> None:
-        """That what *data* is made of stands for checkpoint tensor *name*."""
-        for tensor in _lazies_of(data):
-            self._kept.append(tensor)
-            for source in _sources(tensor):
-                self._names.setdefault(id(source), name)
-                self._kept.append(source)
-
-    def _described(self, name: str, tensor: Any, caller: FrameType) -> WrittenTensor:
-        made = history(tensor, self._names) if is_lazy(tensor) else None
-        named = [leaf.name for leaf in leaves(made) if leaf.name] if made is not None else []
-        sources = tuple(dict.fromkeys(named)) or ((self._at,) if self._at else ())
-        shape, dtype, _ = shape_and_dtype(tensor)
-        site = self._place(caller.f_code, caller.f_lineno)
-        return WrittenTensor(
-            name, sources, not named and bool(sources), made, shape, dtype, "?", site, ""
-        )
+                self._modifying = ""
+        if count:
+            self._fruitless.pop(name, None)
 
     def _tensors(self) -> None:
         """The whole loop; after a failure in it the tensors that are left."""
+        _at_entry(self._model, self._provenance.begins)
         while True:
             before = self._taken
             try:
@@ -288,29 +281,29 @@ class _Rehearsal:
             set_vocab(self._model)
 
     def _parameters(self, original: Callable[[Any], None], model: Any) -> None:
-        """*original*, again for each key that the config lacks, which is given a value so that
-        the next one comes to light. What fails otherwise by then may be the value's fault."""
-        sure: set[str] | None = None
+        """*original*, from its start again for each key that the config lacks."""
         for _ in range(_RETRIES):
             try:
                 original(model)
                 break
             except _FAILURES as error:
-                miss = self._missed(error, "metadata", "")
-                if miss.kind != "hparam" or miss in self._misses:
-                    if sure is None:
-                        self._misses.append(miss)
+                if not self._note(error, "metadata", ""):
                     break
-                self._misses.append(miss)
-                if sure is None:
-                    sure = self._keys(model)
-                model.hparams[miss.names[0]] = 1
-        if sure is not None:
-            self._assumed = tuple(sorted(self._keys(model) - sure))
+        if self._given:
+            self._assumed = tuple(self._depending(original, model))
+
+    def _depending(self, original: Callable[[Any], None], model: Any) -> list[str]:
+        """The keys of the metadata that become others with another value for what is lacking."""
+        before = self._metadata_held(model)
+        model.hparams |= dict.fromkeys(self._given, _ASSUMED + 1)
+        with contextlib.suppress(*_FAILURES):
+            original(model)
+        after = self._metadata_held(model)
+        return sorted(key for key, value in before.items() if after.get(key) != value)
 
     @staticmethod
-    def _keys(model: Any) -> set[str]:
-        return {each.key for each in writer_contents(model.gguf_writer, "").metadata}
+    def _metadata_held(model: Any) -> dict[str, object]:
+        return {each.key: each.value for each in writer_contents(model.gguf_writer, "").metadata}
 
     def _pack(self, writer: Any) -> None:
         """As write_kv_data_to_file does: a value of the wrong type fails there, without a name."""
@@ -337,13 +330,25 @@ class _Rehearsal:
         except _FAILURES as error:
             self._note(error, kind, tensor)
 
-    def _note(self, error: BaseException, kind: Kind, tensor: str) -> None:
-        self._misses.append(self._missed(error, kind, tensor))
+    def _note(self, error: BaseException, kind: Kind, tensor: str) -> bool:
+        """Whether it was a key that the config lacks and that has a value from now on."""
+        miss = self._missed(error, kind, tensor)
+        lacking = miss.names[0] if miss.kind == "hparam" else ""
+        sure = ("unmapped", "duplicate", "hparam", "tokenizer")
+        doubtful = bool(self._given) and miss.kind not in sure
+        self._misses.append(replace(miss, doubtful=doubtful))
+        hparams = getattr(self._model, "hparams", None)
+        if not lacking or lacking in self._given or type(hparams) is not dict:
+            return False
+        self._given.append(lacking)
+        hparams[lacking] = _ASSUMED
+        return True
 
     def _missed(self, error: BaseException, kind: Kind, tensor: str) -> Miss:
-        frames = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+        walked = list(traceback.walk_tb(error.__traceback__))
+        frames = [each for each in walked if each[0].f_code.co_filename != __file__] or walked
         frame, line = next(filter(self._is_own, reversed(frames)), frames[-1])
-        where, words = self._place(frame.f_code, line), self._words(error, frame, line)
+        where, words = place(frame.f_code, line), self._words(error, frame, line)
         last = frames[-1][0]
         name = last.f_code.co_name
         if name == "map_tensor_name":
@@ -351,16 +356,17 @@ class _Rehearsal:
         if name == "add_tensor_info" and "uplicated tensor name" in words:
             return Miss("duplicate", tensor, words, where)
         if "Unprocessed experts" in words:
-            listed = frame.f_locals.get("experts")
-            names = (each for each in listed if type(each) is str) if is_a(listed, list) else ()
-            return Miss("experts", "", words, where, tuple(names))
+            left = frame.f_locals.get("experts")
+            names = tuple(each for each in left if type(each) is str) if type(left) is list else ()
+            return Miss("experts", "", words, where, names)
         if isinstance(error, KeyError):
-            asked = frame.f_locals.get("keys") if name == "find_hparam" else error.args
-            keys = tuple(key for key in asked or () if type(key) is str)
+            asked: Any = last.f_locals.get("keys") if name == "find_hparam" else error.args
+            listed = asked if type(asked) in (list, tuple) else ()
+            keys = tuple(key for key in listed if type(key) is str)
             if keys and (name == "find_hparam" or "hparams" in _source_line(frame, line)):
                 caller = frames[-2] if name == "find_hparam" and len(frames) > 1 else (frame, line)
-                place = self._place(caller[0].f_code, caller[1])
-                return Miss("hparam", tensor, words, place, keys)
+                at = place(caller[0].f_code, caller[1])
+                return Miss("hparam", tensor, words, at, keys)
         if name == "get_tensors" and type(last.f_locals.get("name")) is str:
             tensor = last.f_locals["name"]
         return Miss(kind, tensor, words, where)
@@ -370,7 +376,9 @@ class _Rehearsal:
         it says nothing."""
         if isinstance(error, SystemExit):
             return self._logged[-1] if self._logged else f"the script exits: {error.code}"
-        said = " ".join(str(error).split())[:_LONGEST]
+        said = ""
+        with contextlib.suppress(Exception):  # its __str__ is anybody's code
+            said = " ".join(str(error).split())[:_LONGEST]
         return f"{type(error).__name__}: {said or _source_line(frame, line)}"
 
     def _is_own(self, place: tuple[FrameType, int]) -> bool:
@@ -378,35 +386,12 @@ class _Rehearsal:
         file = place[0].f_code.co_filename
         return file.startswith(self._root) and "site-packages" not in file
 
-    def _place(self, code: CodeType, line: int) -> str:
-        file = Path(code.co_filename)
-        short = file.relative_to(self._root) if file.is_relative_to(self._root) else file.name
-        return f"{short}:{line} {code.co_qualname}"
-
 
 def _source_line(frame: FrameType, line: int) -> str:
     return linecache.getline(frame.f_code.co_filename, line).strip()
 
 
-def _lazies_of(data: Any) -> list[Any]:
-    """*data*, or the halves of a LoRA tensor."""
-    state = instance_dict(data)
-    return [each for each in (data, state.get("_lora_A"), state.get("_lora_B")) if is_lazy(each)]
-
-
-def _sources(lazy: Any) -> Iterator[Any]:
-    """What stands for data at the leaves of the graph: data itself, or what reads it."""
-    stack, seen = [lazy], set()
-    while stack:
-        node = stack.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        state = instance_dict(node)
-        below = graph_inputs(node)
-        if below:
-            stack += below
-        elif state["_data"] is not None:
-            yield state["_data"]
-        elif state["_args"]:
-            yield state["_args"][0]
+def _at_entry(model: Any, look: Callable[[FrameType], None]) -> None:
+    """Have *look* see a frame as that of a method of *model* which is about to run."""
+    with contextlib.suppress(Exception):
+        look(sys._getframe())

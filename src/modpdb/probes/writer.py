@@ -13,7 +13,14 @@ from pathlib import PurePath
 from typing import Any
 
 from modpdb.probes._static import class_name, instance_dict, is_a
-from modpdb.probes.gguf_contents import FIRST, Array, GGUFContents, GGUFTensor, KeyValue
+from modpdb.probes.gguf_contents import (
+    FIRST,
+    Array,
+    GGUFContents,
+    GGUFTensor,
+    KeyValue,
+    numbers_kept,
+)
 
 # GGUFValueType's members by llama.cpp's names.
 _TYPES = {
@@ -21,9 +28,10 @@ _TYPES = {
     "FLOAT32": "f32", "BOOL": "bool", "STRING": "str", "ARRAY": "arr", "UINT64": "u64",
     "INT64": "i64", "FLOAT64": "f64",
 }  # fmt: skip
+NOT_WRITTEN = "not written yet"
 # What WriterState's members mean for the file.
 _STATES = {
-    "NO_FILE": "not written yet",
+    "NO_FILE": NOT_WRITTEN,
     "EMPTY": "file opened, nothing written",
     "HEADER": "header written",
     "KV_DATA": "metadata written",
@@ -113,12 +121,15 @@ def _array(value: Any, of: str) -> object:
     """An array of the metadata; of what is no sequence its class."""
     sequence: Any = next((kind for kind in (list, tuple, range) if is_a(value, kind)), None)
     if sequence is None and type(value) in (bytes, bytearray):
-        return Array(of or "u8", len(value), tuple(value[:FIRST]))
+        return Array(of or "u8", len(value), tuple(value[: numbers_kept(len(value))]))
     if sequence is None:
         return class_name(type(value))
-    items = list(islice(sequence.__iter__(value), FIRST))
-    kind = of or _item_type(items[0] if items else None)
-    return Array(kind, sequence.__len__(value), tuple(map(_scalar, items)))
+    length = sequence.__len__(value)
+    first = list(islice(sequence.__iter__(value), 1))
+    kind = of or _item_type(first[0] if first else None)
+    kept = FIRST if kind in ("str", "arr") else numbers_kept(length)
+    items = islice(sequence.__iter__(value), kept)
+    return Array(kind, length, tuple(map(_scalar, items)))
 
 
 def _item_type(item: object) -> str:

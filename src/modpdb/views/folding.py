@@ -124,7 +124,7 @@ def by_block(
     where that is all of a line, or one line's alone."""
     blocks: dict[tuple[str, int], list[tuple[str, list[Member], Alike]]] = {}
     for line in lines:
-        block = _block(line[0])
+        block = block_of(line[0])
         place = (block, len(line[1])) if block else (line[0], -1)
         blocks.setdefault(place, []).append(line)
     return [
@@ -139,7 +139,7 @@ def in_blocks(
     """Folded *lines* with what several in a row begin with, `layers.{0…25}`, on a line before
     them: that line has None and says how many, those below it are indented and count as one."""
     found: list[tuple[str, int, Alike | None]] = []
-    for (block, times), group in groupby(lines, lambda line: (_block(line[0]), line[1])):
+    for (block, times), group in groupby(lines, lambda line: (block_of(line[0]), line[1])):
         members = list(group)
         if not block or len(members) == 1:
             found += members
@@ -149,7 +149,7 @@ def in_blocks(
     return found
 
 
-def _block(path: str) -> str:
+def block_of(path: str) -> str:
     """A folded path up to its last folded number; "" where that is all of it, or there is none."""
     end = path.rfind("}.")
     return path[: end + 1] if end >= 0 else ""

@@ -16,10 +16,11 @@ _LEAST = 24  # columns that wrapped text needs to be read
 class Grid:
     """Rows of cells under each other, with no more width than they need.
 
-    *right* are the columns aligned to the right. The last column holds remarks: where a row is
-    too wide they are wrapped, and where that leaves them no room they go below, with column
-    *wrap* wrapped too. (rich's Table breaks words for that, and takes 20 seconds for the 60,000
-    rows of an unfolded mixture of experts.)
+    *right* are the columns aligned to the right. A row of one cell is a heading, which takes no
+    part in the columns. The last column holds remarks: where a row is too wide they are wrapped,
+    and where that leaves them no room they go below, with column *wrap* wrapped too. (rich's Table
+    breaks words for that, and takes 20 seconds for the 60,000 rows of an unfolded mixture of
+    experts.)
     """
 
     def __init__(
@@ -36,10 +37,9 @@ class Grid:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if not self._rows:
             return
-        last = len(self._rows[0]) - 1
-        widths = [
-            max(cell_len(row[column].plain) for row in self._rows) for column in range(last + 1)
-        ]
+        last = max(map(len, self._rows)) - 1
+        whole = [row for row in self._rows if len(row) > last]
+        widths = [max(cell_len(row[column].plain) for row in whole) for column in range(last + 1)]
         spare = options.max_width - sum(widths) - _GAP * last
         if spare >= 0:
             for row in self._rows:
@@ -47,7 +47,10 @@ class Grid:
         elif widths[last] + spare >= _LEAST:
             widths[last] += spare
             for row in self._rows:
-                yield from self._wrapped(console, row, last, widths)
+                if len(row) > last:
+                    yield from self._wrapped(console, row, last, widths)
+                else:
+                    yield from self._line(console, row, widths)
         else:
             yield from self._remarks_below(console, options.max_width, widths)
 
@@ -59,6 +62,9 @@ class Grid:
             widths[column] = max(widths[column] + spare, _LEAST)
         indent = min(widths[0] + _GAP, room // 2)
         for row in self._rows:
+            if len(row) <= len(widths):
+                yield from self._line(console, row, widths)
+                continue
             yield from self._wrapped(console, row[:-1], column, widths)
             if row[-1].plain:
                 for line in row[-1].wrap(console, room - indent):
