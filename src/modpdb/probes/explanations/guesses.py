@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
+from difflib import SequenceMatcher, get_close_matches
 from typing import Any
 
 from modpdb.probes.conversion import SUFFIXES
@@ -77,12 +77,17 @@ def guesses_for(
         if each not in chosen and (fit.slot.member, each.suffix) not in given:
             chosen[each] = fit
             given.add((fit.slot.member, each.suffix))
-    return [_guess(each, chosen.get(each), fits[each]) for each in patterns]
+    keys = _keys(mapping)
+    return [
+        _guess(each, chosen.get(each), fits[each], "" if each in chosen else _nearest(each, keys))
+        for each in patterns
+    ]
 
 
-def _guess(pattern: _Pattern, fit: _Fit | None, others: Sequence[_Fit]) -> Guess:
+def _guess(pattern: _Pattern, fit: _Fit | None, others: Sequence[_Fit], near: str) -> Guess:
     if fit is None:
-        return Guess(pattern.names, "", "", "no tensor that is free is like it")
+        words = f"no tensor that is free is like it{f'; nearest key: {near}' if near else ''}"
+        return Guess(pattern.names, "", "", words)
     words = f"→ {fit.slot.name('N', '')}?"
     also = [
         each.slot.name("N", "").rpartition(".")[2]
@@ -93,6 +98,17 @@ def _guess(pattern: _Pattern, fit: _Fit | None, others: Sequence[_Fit]) -> Guess
     if not fit.fits:
         words += ", by its name: what shape it has is not known"
     return Guess(pattern.names, fit.slot.member, pattern.stem, words)
+
+
+def _keys(mapping: Mapping[str, Any]) -> list[str]:
+    """What the name map takes, of its blocks the first."""
+    numbers = ((key, re.search(r"\.(\d+)\.", key)) for key in mapping if type(key) is str)
+    return [key for key, number in numbers if number is None or number[1] == "0"]
+
+
+def _nearest(pattern: _Pattern, keys: Sequence[str]) -> str:
+    found = get_close_matches(pattern.stem.replace("{bid}", "0"), keys, n=1, cutoff=_LEAST)
+    return found[0] if found else ""
 
 
 def _patterns(missing: Iterable[Missing]) -> list[_Pattern]:

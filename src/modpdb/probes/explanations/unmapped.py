@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from modpdb.probes.conversion import mapped_name, name_mapping
+from modpdb.probes.conversion import SUFFIXES, mapped_name, name_mapping
 from modpdb.probes.explanations.explanation import (
     Ahead,
     Caught,
@@ -101,8 +101,15 @@ def _explained(
         (Table(head, tuple(rows), brief=True),),
         tuple(steps),
         _asked_by(caught),
-        "" if ahead.exact else f"{ahead.why}: a converter may still rename, split or drop names",
+        _remark(ahead),
     )
+
+
+def _remark(ahead: Ahead) -> str:
+    tried = f"tried: the whole name, and without {' or '.join(SUFFIXES)}"
+    if ahead.exact:
+        return tried
+    return f"{tried}; {ahead.why}: a converter may still rename, split or drop names"
 
 
 def _guessed(caught: Caught, guesses: list[Guess]) -> list[Cause]:
