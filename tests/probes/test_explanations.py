@@ -6,8 +6,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modpdb.probes.conversion import Conversion
+from modpdb.probes.explanations import explanation_of
 from modpdb.probes.explanations.architecture import read_sources
-from modpdb.probes.explanations.explanation import chain, quoted, typed
+from modpdb.probes.explanations.explanation import Caught, Explanation, Frame, chain, quoted, typed
 from modpdb.probes.explanations.guesses import Missing, guesses_for
 from modpdb.probes.explanations.sizes import shown_number
 from modpdb.probes.explanations.slots import Slot
@@ -135,3 +137,39 @@ def test_only_what_was_raised_from_counts() -> None:
     assert list(chain(second)) == [second, first]
     third.__context__ = first
     assert list(chain(third)) == [third, first, second]
+
+
+def missing(keys: list[str], config: dict[str, Any]) -> Explanation:
+    """What is said where find_hparam found none of *keys* in *config*."""
+
+    class Converter:
+        pass
+
+    converter = Converter()
+    vars(converter)["hparams"] = config
+    error = KeyError(f"could not find any of: {keys}")
+    inner = Frame("find_hparam", "M.find_hparam", "base.py", 1, {"keys": keys, "self": converter})
+    asking = Frame("__init__", "M.__init__", "base.py", 9, {"self": converter})
+    conversion = Conversion(converter, "M", "LLAMA", None, False, True)
+    found = explanation_of([Caught(error, (inner, asking), conversion)])
+    assert found is not None and found.kind == "missing hparam"
+    return found
+
+
+def test_a_number_of_an_encoder_comes_last() -> None:
+    nested = {"vision_config": {"n_layer": 9}, "text_config": {"n_layer": 4}}
+    found = missing(["n_layer", "n_layers"], nested)
+    assert "text_config.n_layer" in found.causes[0].words
+    assert found.steps[0].paste == ('  "n_layer": 4,',)
+    assert "a guess" in found.steps[0].words  # no tensor shows it
+
+
+def test_keys_of_nearly_the_name_may_be_lists() -> None:
+    found = missing(["layer_typez"], {"layer_types": ["a", "b"], "x": {"layer_type": []}})
+    assert {row.name for row in found.tables[0].rows} == {"layer_types", "x.layer_type"}
+    assert found.causes[0].guess
+
+
+def test_nothing_near() -> None:
+    found = missing(["n_layer"], {})
+    assert found.causes[0].guess and found.tables == ()

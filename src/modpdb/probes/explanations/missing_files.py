@@ -53,7 +53,7 @@ def missing_files(caught: Caught) -> Explanation | None:
     one = f"{bad[0]} is" if len(bad) == 1 else f"{len(bad)} files are"
     lost = all(not (folder / file).exists() for file in bad)
     causes = (
-        Cause(f"{one} {'not there' if lost else 'not what the index says, or not there'}"),
+        Cause(f"{one} {'not there' if lost else 'not whole, by the index and the headers'}"),
         Cause("the download did not come to its end, or left git-lfs pointers", guess=True),
         Cause("the index is of another save than the files", guess=True),
     )

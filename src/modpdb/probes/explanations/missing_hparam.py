@@ -39,7 +39,7 @@ def missing_hparam(caught: Caught) -> Explanation | None:
     keys, config, asking = asked
     found = hparams_tree(config, "") if config else None
     leaves = [each for each in (found.keys if found else ()) if not each.nested]
-    same = [each for each in leaves if each.key in keys]
+    same = sorted((each for each in leaves if each.key in keys), key=_of_another_part)
     tensors = tensors_of(caught.conversion)
     shown = shown_number(keys, tensors, config)
     near = _near(keys, leaves)
@@ -127,7 +127,13 @@ def _near(keys: list[str], leaves: list[HParam]) -> list[HParam]:
     for key in keys:
         for near in difflib.get_close_matches(key, names, n=2, cutoff=0.75):
             found += [each for each in leaves if each.key == near]
-    return list(dict.fromkeys(found))[:_NEAR]
+    by_path = {each.path: each for each in found}
+    return sorted(by_path.values(), key=_of_another_part)[:_NEAR]
+
+
+def _of_another_part(each: HParam) -> bool:
+    """Whether it is of an encoder: its numbers are likely not those of the text model."""
+    return each.path.startswith(("vision", "audio", "whisper", "speech"))
 
 
 def _row(each: HParam) -> Row:
