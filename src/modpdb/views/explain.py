@@ -57,7 +57,9 @@ def _says(found: Explanation) -> Text:
 
 
 def _cause(cause: Cause, *, first: bool) -> Text:
-    text = Text("cause: " if first else "or: ", "bold" if first else "")
+    # Causes that are facts may hold together, each of other names.
+    more = "or: " if cause.guess else "also: "
+    text = Text("cause: " if first else more, "bold" if first else "")
     text.append(printable(cause.words), "not bold")
     if cause.guess:
         text.append("  (a guess)", "not bold yellow")

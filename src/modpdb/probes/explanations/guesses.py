@@ -14,6 +14,7 @@ from modpdb.probes.explanations.slots import Slot, member_name
 _LEAST = 0.45  # likeness of names, from 0 to 1, that alone is worth a word
 _SHAPE = 1.0  # what a shape that fits adds to it
 _UNKNOWN = 0.2  # and one that is not known
+_NEAR = 0.6  # likeness of a key that is named where nothing fits
 _PATTERNS = 200  # names alike but for their numbers that are looked at
 
 
@@ -107,7 +108,7 @@ def _keys(mapping: Mapping[str, Any]) -> list[str]:
 
 
 def _nearest(pattern: _Pattern, keys: Sequence[str]) -> str:
-    found = get_close_matches(pattern.stem.replace("{bid}", "0"), keys, n=1, cutoff=_LEAST)
+    found = get_close_matches(pattern.stem.replace("{bid}", "0"), keys, n=1, cutoff=_NEAR)
     return found[0] if found else ""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from modpdb.probes._static import class_attribute, mro, namespace
@@ -36,6 +36,7 @@ class Reason:
     names: tuple[str, ...]
     words: Mapping[str, str]  # of a name, where there is more to say than the cause
     steps: tuple[Step, ...]
+    label: str = ""  # the cause in a word, where there are several
 
 
 def reasons_for(
@@ -60,7 +61,7 @@ def reasons_for(
             new = tuple(each for each in found.names if each in left)
             if new:
                 left[:] = [each for each in left if each not in new]
-                yield Reason(found.cause, new, found.words, found.steps)
+                yield replace(found, names=new)
 
 
 def _quantised(conversion: Conversion, names: list[str]) -> Iterator[Reason]:
@@ -86,7 +87,7 @@ def _quantised(conversion: Conversion, names: list[str]) -> Iterator[Reason]:
             "see whether the original config.json has a quantization_config", ("hparams *quant*",)
         ),
     )
-    yield Reason(Cause(words, guess=alone), tuple(found), {}, steps)
+    yield Reason(Cause(words, guess=alone), tuple(found), {}, steps, "quantised")
 
 
 def _prefixed(
@@ -226,7 +227,7 @@ def _beyond(conversion: Conversion, mapping: dict[str, Any], names: list[str]) -
         "in config.json, unless the rest are MTP layers (num_nextn_predict_layers)",
         (f'  "num_hidden_layers": {last + 1},',),
     )
-    yield Reason(cause, tuple(found), {}, (step,))
+    yield Reason(cause, tuple(found), {}, (step,), "block not counted")
 
 
 def _bid(name: str) -> int | None:
@@ -289,7 +290,7 @@ def _not_listed(conversion: Conversion, names: list[str]) -> Iterator[Reason]:
                 ("hparams architectures",),
             ),
         )
-        yield Reason(cause, tuple(some), {}, steps)
+        yield Reason(cause, tuple(some), {}, steps, f"not of {arch}")
 
 
 def _all_keys(conversion: Conversion) -> dict[str, str]:

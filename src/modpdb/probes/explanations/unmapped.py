@@ -82,8 +82,11 @@ def _explained(
         says += f"; {'1 more name has' if others == 1 else f'{others:,} more names have'} none"
     causes = [reason.cause for reason in found]
     causes += _guessed(caught, guesses)
+    several = len(found) + bool(guesses) > 1
     rows = [
-        Row(each, ("", reason.words.get(each, ""))) for reason in found for each in reason.names
+        Row(each, ("", reason.words.get(each, reason.label if several else "")))
+        for reason in found
+        for each in reason.names
     ]
     rows += [
         Row(each, (_shape(shapes[each]), guess.words)) for guess in guesses for each in guess.names
