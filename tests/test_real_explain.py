@@ -221,7 +221,10 @@ def test_a_key_that_the_class_reads_itself(
 
 def test_two_sources_of_one_tensor(explained, newest: Path, llama_checkpoint, tmp_path) -> None:
     brief, _ = explained(newest, broken.same_twice(llama_checkpoint, tmp_path / "model"))
-    assert "model.embed_tokens.weight and transformer.wte.weight both become token_embd.weight" in brief
+    assert (
+        "model.embed_tokens.weight and transformer.wte.weight both become token_embd.weight"
+        in brief
+    )
     assert "model.embed_tokens.weight [384, 64] bf16 model.safetensors held" in brief
     assert "compare model.embed_tokens.weight, transformer.wte.weight" in brief
 
