@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from modpdb._pdbpp import pdbpp
 from modpdb.breakpoints import live
 from modpdb.commands.breaks import BreakCommands
+from modpdb.commands.explain import explain_unasked
 from modpdb.commands.language import Typed, recognise, recognise_pdbs
 from modpdb.commands.module_stops import ModuleStops
 from modpdb.commands.registry import COMMANDS, Command, UsageError, load_commands
@@ -58,6 +59,7 @@ class ModPdb(EarlyLines, ModuleStops, BreakCommands, SteppingPdb):
         self.collector: Collector | None = None  # of provenance, under a preset that collects it
         self.on_eof = "quit"
         self.notes: list[str] = []  # said at the next stop
+        self.caught: BaseException | None = None  # what post-mortem looks at
         self._pid = os.getpid()
         self._running_lines = False
         self._shadowing: set[str] = set()  # commands of which it was said
@@ -90,6 +92,7 @@ class ModPdb(EarlyLines, ModuleStops, BreakCommands, SteppingPdb):
     def post_mortem(self, error: BaseException | types.TracebackType) -> None:
         """The prompt where *error* was raised."""
         self.reset()
+        self.caught = error if isinstance(error, BaseException) else None
         # Since 3.13 pdb takes the exception, for `exceptions`.
         if isinstance(error, BaseException) and not hasattr(self, "_hold_exceptions"):
             self.interaction(None, error.__traceback__)
@@ -166,6 +169,7 @@ class ModPdb(EarlyLines, ModuleStops, BreakCommands, SteppingPdb):
         for note in self.notes:
             self.message(note)
         self.notes.clear()
+        explain_unasked(self)
 
     def bp_commands(self, frame: types.FrameType) -> bool:
         """Run a breakpoint's `commands`, through aliases and `;;`, which pdb's (up to 3.13)

@@ -31,6 +31,7 @@ _OWN = {
     "provenance": ("provenance", "prov"),
     "ahead": ("ahead",),
     "tensor_map": ("tensor-map", "map"),
+    "explain": ("explain",),
     "run_model": ("run-model",),
     "activations": ("record", "activations", "acts", "compare-runs"),
     "stages": ("stages", "stage"),

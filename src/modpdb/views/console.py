@@ -30,6 +30,6 @@ def print_to(file: IO[str], renderables: Iterable[RenderableType], *, color: boo
     )
     with console.capture() as capture:
         for each in renderables:
-            console.print(each)
+            console.print(each, crop=False)  # text to copy is longer than a line at times
     for line in capture.get().splitlines():
         file.write(line.rstrip() + "\n")

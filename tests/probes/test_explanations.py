@@ -1,0 +1,175 @@
+"""What explanations are made of: guesses by shape and name, numbers that shapes show, sources."""
+
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modpdb.probes.conversion import Conversion
+from modpdb.probes.explanations import explanation_of
+from modpdb.probes.explanations.architecture import read_sources
+from modpdb.probes.explanations.explanation import Caught, Explanation, Frame, chain, quoted, typed
+from modpdb.probes.explanations.guesses import Missing, guesses_for
+from modpdb.probes.explanations.sizes import shown_number
+from modpdb.probes.explanations.slots import Slot
+from modpdb.probes.safetensors_files import TensorEntry
+
+SLOTS = (
+    Slot("ATTN_Q", "blk.{bid}.attn_q", ((64, 64),)),
+    Slot("ATTN_K", "blk.{bid}.attn_k", ((32, 64),)),
+    Slot("ATTN_OUT", "blk.{bid}.attn_output", ((64, 64),)),
+    Slot("FFN_UP", "blk.{bid}.ffn_up", ((160, 64),)),
+    Slot("FFN_GATE", "blk.{bid}.ffn_gate", ((160, 64),)),
+    Slot("ROPE", "blk.{bid}.rope", ()),
+    Slot("OUTPUT", "output", ((384, 64),)),
+)
+ENTRIES = [
+    TensorEntry("model.embed_tokens.weight", "bf16", (384, 64), 49152, "model.safetensors"),
+    TensorEntry("model.layers.0.self_attn.q_proj.weight", "bf16", (128, 64), 1, "m"),
+    TensorEntry("model.layers.3.self_attn.k_proj.weight", "bf16", (32, 64), 1, "m"),
+    TensorEntry("model.layers.3.mlp.experts.7.down_proj.weight", "bf16", (64, 160), 1, "m"),
+]
+
+
+def guessed(*missing: Missing, taken: frozenset[str] = frozenset()) -> dict[str, str]:
+    found = guesses_for(missing, SLOTS, {}, set(taken))
+    return {name: guess.slot for guess in found for name in guess.names}
+
+
+def test_the_shape_decides_and_the_name_between_equals() -> None:
+    up = Missing("h.0.mlp.up.weight", (160, 64))
+    gate = Missing("h.0.mlp.gate.weight", (160, 64))
+    key = Missing("h.0.mlp.gateway.weight", (32, 64))
+    assert guessed(up, gate, key) == {
+        up.name: "FFN_UP",
+        gate.name: "FFN_GATE",
+        key.name: "ATTN_K",
+    }
+
+
+def test_a_slot_that_is_taken_is_not_given() -> None:
+    query = Missing("h.1.query.weight", (32, 64))
+    assert guessed(query) == {query.name: "ATTN_K"}
+    assert guessed(query, taken=frozenset({"blk.1.attn_k.weight"})) == {query.name: ""}
+    assert guessed(query, taken=frozenset({"blk.0.attn_k.weight"})) == {query.name: "ATTN_K"}
+
+
+def test_a_bias_has_the_rows_of_its_weight() -> None:
+    assert guessed(Missing("h.0.k.bias", (32,))) == {"h.0.k.bias": "ATTN_K"}
+    assert guessed(Missing("h.0.k.bias", (31,))) == {"h.0.k.bias": ""}
+
+
+def test_what_is_in_no_block_is_not_put_into_one() -> None:
+    assert guessed(Missing("head.weight", (384, 64))) == {"head.weight": "OUTPUT"}
+    assert guessed(Missing("head.weight", (64, 64))) == {"head.weight": ""}
+
+
+names = st.from_regex(
+    r"[a-z]{1,6}(\.[0-9]{1,2})?(\.[a-z_]{1,9}){1,3}(\.weight|\.bias)?", fullmatch=True
+)
+shapes = st.sampled_from([None, (64,), (64, 64), (32, 64), (160, 64), (384, 64)])
+
+
+@given(st.dictionaries(names, shapes, max_size=12), st.sets(st.sampled_from(SLOTS)))
+def test_every_name_once_and_no_slot_twice(missing: dict[str, Any], full: set[Slot]) -> None:
+    taken = {slot.name(str(bid), ".weight") for slot in full for bid in range(100)}
+    given_ = [Missing(name, shape) for name, shape in missing.items()]
+    found = guesses_for(given_, SLOTS, {}, taken)
+    assert sorted(name for guess in found for name in guess.names) == sorted(missing)
+    for guess in found:
+        slot = next((each for each in SLOTS if each.member == guess.slot), None)
+        if slot is None:
+            continue
+        for name in guess.names:
+            suffix = next((end for end in (".weight", ".bias") if name.endswith(end)), "")
+            bid = next((part for part in name.split(".") if part.isdecimal()), "")
+            assert slot.name(bid, suffix) not in taken
+            assert slot.fits(missing[name], suffix) is not False
+    for slot in SLOTS:
+        of_it = [each for each in found if each.slot == slot.member]
+        assert sum(each.names[0].endswith(".weight") for each in of_it) <= 1
+
+
+def test_numbers_that_shapes_show() -> None:
+    config = {"num_attention_heads": 4}
+    shown = {key: shown_number([key], ENTRIES, config) for key in (
+        "num_hidden_layers", "hidden_size", "vocab_size", "intermediate_size", "head_dim",
+        "num_key_value_heads", "num_local_experts", "rope_theta",
+    )}  # fmt: skip
+    values = {key: each.value if each else None for key, each in shown.items()}
+    assert values == {
+        "num_hidden_layers": 4, "hidden_size": 64, "vocab_size": 384, "intermediate_size": 160,
+        "head_dim": 32, "num_key_value_heads": 1, "num_local_experts": 8, "rope_theta": None,
+    }  # fmt: skip
+    assert shown_number(["num_attention_heads"], ENTRIES, {}) is None
+    assert shown_number(["n_head"], ENTRIES, {"head_dim": 32}).value == 4  # type: ignore[union-attr]
+    assert shown_number(["head_dim"], ENTRIES, {"num_attention_heads": 3}) is None
+
+
+def test_sources_are_read_and_not_run(tmp_path: Path) -> None:
+    package = tmp_path / "conversion"
+    package.mkdir()
+    (package / "__init__.py").write_text('raise SystemExit\nTEXT_MODEL_MAP: dict = {"A": "a"}\n')
+    (package / "a.py").write_text('@Base.register("A", "B")\nclass AModel:\n    pass\n1 / 0\n')
+    (package / "broken.py").write_text("class (\n")
+    found = read_sources(tmp_path / "convert_hf_to_gguf.py")
+    assert [(each.name, each.class_name, each.line) for each in found.registered] == [
+        ("A", "AModel", 2),
+        ("B", "AModel", 2),
+    ]
+    assert found.maps["TEXT_MODEL_MAP"][0] == {"A": "a"} and found.base == "Base"
+
+
+def test_what_is_pasted_is_a_literal() -> None:
+    name = 'x"); import os  # \n\x1b[31m'
+    assert eval(quoted(name)) == name and "\n" not in quoted(name)
+    assert typed("b", "@model.layers.0.weight") == ("b @model.layers.0.weight",)
+    assert typed("b", "x;;!print(1)") == ()
+
+
+def test_only_what_was_raised_from_counts() -> None:
+    first, second, third = ValueError(1), KeyError(2), SystemExit(1)
+    second.__context__ = first
+    assert list(chain(second)) == [second]
+    second.__cause__ = first
+    first.__cause__ = second
+    assert list(chain(second)) == [second, first]
+    third.__context__ = first
+    assert list(chain(third)) == [third, first, second]
+
+
+def missing(keys: list[str], config: dict[str, Any]) -> Explanation:
+    """What is said where find_hparam found none of *keys* in *config*."""
+
+    class Converter:
+        pass
+
+    converter = Converter()
+    vars(converter)["hparams"] = config
+    error = KeyError(f"could not find any of: {keys}")
+    inner = Frame("find_hparam", "M.find_hparam", "base.py", 1, {"keys": keys, "self": converter})
+    asking = Frame("__init__", "M.__init__", "base.py", 9, {"self": converter})
+    conversion = Conversion(converter, "M", "LLAMA", None, False, True)
+    found = explanation_of([Caught(error, (inner, asking), conversion)])
+    assert found is not None and found.kind == "missing hparam"
+    return found
+
+
+def test_a_number_of_an_encoder_comes_last() -> None:
+    nested = {"vision_config": {"n_layer": 9}, "text_config": {"n_layer": 4}}
+    found = missing(["n_layer", "n_layers"], nested)
+    assert "text_config.n_layer" in found.causes[0].words
+    assert found.steps[0].paste == ('  "n_layer": 4,',)
+    assert "a guess" in found.steps[0].words  # no tensor shows it
+
+
+def test_keys_of_nearly_the_name_may_be_lists() -> None:
+    found = missing(["layer_typez"], {"layer_types": ["a", "b"], "x": {"layer_type": []}})
+    assert {row.name for row in found.tables[0].rows} == {"layer_types", "x.layer_type"}
+    assert found.causes[0].guess
+
+
+def test_nothing_near() -> None:
+    found = missing(["n_layer"], {})
+    assert found.causes[0].guess and found.tables == ()
