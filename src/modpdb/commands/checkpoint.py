@@ -14,7 +14,7 @@ from modpdb.commands.targets import (
     Typed,
     complete_paths,
     frames_outwards,
-    matches,
+    means_tensor,
     not_understood,
 )
 
@@ -129,16 +129,12 @@ def _tests(glob: str, arguments: Arguments) -> list[Callable[[TensorEntry], bool
     tests: list[Callable[[TensorEntry], bool]] = []
     dtype, file = arguments.text("--dtype"), arguments.text("--file")
     if glob:
-        tests.append(lambda each: _named(each.name, glob))
+        tests.append(lambda each: means_tensor(glob, each.name))
     if dtype:
         tests.append(lambda each: fnmatch.fnmatchcase((each.dtype or "?").lower(), dtype.lower()))
     if file:
         tests.append(lambda each: fnmatch.fnmatchcase(each.file, file))
     return tests
-
-
-def _named(name: str, glob: str) -> bool:
-    return matches(name, glob) or matches(name, f"{glob}.*")
 
 
 def _chosen(found: Checkpoint, glob: str, arguments: Arguments) -> Checkpoint:
@@ -156,7 +152,7 @@ def _nothing(found: Checkpoint, glob: str, arguments: Arguments) -> str:
     """Which of the globs means none of the tensors."""
     dtype, file = arguments.text("--dtype"), arguments.text("--file")
     names = [each.name for each in found.tensors]
-    if glob and not any(_named(name, glob) for name in names):
+    if glob and not any(means_tensor(glob, name) for name in names):
         modules = [name.rpartition(".")[0] for name in names]
         return not_understood(Typed(glob), "no tensor of the checkpoint", names + modules)
     there = {each.dtype or "?" for each in found.tensors}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from modpdb.commands.paths import complete_files, one_word, path_first, reading
 from modpdb.commands.registry import Arguments, UsageError, command
-from modpdb.commands.targets import Typed, frames_outwards, matches, not_understood
+from modpdb.commands.targets import Typed, frames_outwards, matches, means_tensor, not_understood
 from modpdb.probes._static import class_name
 
 if TYPE_CHECKING:
@@ -79,9 +79,7 @@ def _chosen(found: GGUFContents, part: str, glob: str) -> GGUFContents:
     if not glob:
         return replace(found, metadata=metadata, tensors=tensors)
     keys = tuple(each for each in metadata if matches(each.key, glob))
-    named = tuple(
-        each for each in tensors if matches(each.name, glob) or matches(each.name, f"{glob}.*")
-    )
+    named = tuple(each for each in tensors if means_tensor(glob, each.name))
     if not keys and not named:
         names = [*(each.key for each in metadata), *(each.name for each in tensors)]
         what = {"kv": "no key", "tensors": "no tensor"}.get(part, "no key and no tensor")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from modpdb.commands.paths import one_word, split_words
 from modpdb.commands.registry import Arguments, UsageError, command
-from modpdb.commands.targets import Typed, frames_outwards, not_understood
+from modpdb.commands.targets import Typed, frames_outwards, means_tensor, not_understood
 from modpdb.commands.tensor_breaks import names_here
 from modpdb.views.text import printable
 
@@ -49,7 +50,7 @@ def provenance(dbg: ModPdb, arguments: Arguments) -> None:
     every = _ways(dbg)
     if dbg.collector is not None and dbg.collector.problem:
         dbg.message(printable(f"incomplete, as collecting it failed: {dbg.collector.problem}"))
-    chosen = every.of(glob) if glob else every
+    chosen = every.of(partial(means_tensor, glob)) if glob else every
     if not chosen.written and not chosen.unwritten:
         raise UsageError(
             not_understood(Typed(glob), "no tensor of the checkpoint or the file", every.names())

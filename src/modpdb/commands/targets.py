@@ -220,6 +220,11 @@ def matches(path: str, pattern: str) -> bool:
     return path == pattern or path.endswith(f".{pattern}")
 
 
+def means_tensor(glob: str, name: str) -> bool:
+    """Whether *glob* means the tensor of that name, or a module's that it is below of."""
+    return matches(name, glob) or matches(name, f"{glob}.*")
+
+
 def matching_modules(held: Held, target: Typed) -> list[tuple[str, Any]]:
     """Modules of *held* by path or glob, each once. Raises UsageError for none."""
     found: dict[int, tuple[str, Any]] = {}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from modpdb.commands.ahead import look_ahead
 from modpdb.commands.paths import one_word, split_words
 from modpdb.commands.registry import Arguments, UsageError, command
-from modpdb.commands.targets import Typed, complete_paths, matches, not_understood
+from modpdb.commands.targets import Typed, complete_paths, means_tensor, not_understood
 
 if TYPE_CHECKING:
     from modpdb.debugger import ModPdb
@@ -53,7 +53,7 @@ def _chosen(
     """What *glob* means of either side."""
 
     def named(*names: str) -> bool:
-        return any(matches(name, glob) or matches(name, f"{glob}.*") for name in names)
+        return any(means_tensor(glob, name) for name in names)
 
     some = tuple(
         flow for flow in all_flows if named(*flow.sources, *(each.name for each in flow.written))

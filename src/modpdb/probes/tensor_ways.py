@@ -43,13 +43,8 @@ class Ways:
         seen.update((other.name, None) for other in self.unwritten)
         yield from seen
 
-    def of(self, glob: str) -> Ways:
-        """Those that *glob* means by either name; a module's name means what is below it."""
-        exact, below = name_matcher(glob), name_matcher(f"{glob}.*")
-
-        def fits(name: str) -> bool:
-            return exact(name) or below(name)
-
+    def of(self, fits: Callable[[str], bool]) -> Ways:
+        """Those of which either name *fits*."""
         return replace(
             self,
             written=tuple(each for each in self.written if _any(fits, each)),

@@ -119,7 +119,13 @@ def written_rows(found: Ways, every: Ways, *, unfold: bool = False) -> Renderabl
     for each in found.duplicates:
         said = f"{printable(each.name)} was given to the writer once more: from "
         parts.append(Text(said + printable(", ".join(_patterns([each])) or each.site), "yellow"))
-    parts += _not_written(found.unwritten, unfold)
+    read = [each for each in found.unwritten if each.converter]
+    to_come = [each for each in found.unwritten if not each.converter]
+    parts += _not_written("read, and nothing of it was written", read, unfold)
+    if found is every and not unfold:
+        parts += [Text("`map` says what will become of those to come", "dim")] if to_come else []
+    else:
+        parts += _not_written("to come", to_come, unfold)
     return Group(*parts)
 
 
@@ -218,26 +224,24 @@ def _operations(each: WrittenTensor) -> str:
     return " → ".join(reversed(steps))
 
 
-def _not_written(unwritten: Sequence[Unwritten], unfold: bool) -> Iterator[RenderableType]:
+def _not_written(
+    heading: str, unwritten: Sequence[Unwritten], unfold: bool
+) -> Iterator[RenderableType]:
     if not unwritten:
         return
-    lines = folded(
-        (each.name, (re.sub(r"\d+", "*", each.predicted), bool(each.converter)))
-        for each in unwritten
+    lines = folded_members(
+        unwritten, lambda each: each.name, lambda each: re.sub(r"\d+", "*", each.predicted)
     )
     shown = lines if unfold else lines[:_SHOWN]
-    by_name = {each.name: each.predicted for each in unwritten}
-    yield Text("not written:", "bold")
-    yield Grid(
-        [
-            (
-                Text(f"{_INDENT}{printable(name)}"),
-                Text("read" if read else "", "yellow"),
-                _predicted(by_name.get(name, predicted)),
-            )
-            for name, _, (predicted, read) in shown
-        ],
-        wrap=0,
-    )
+    yield Text(heading, "bold").append(", → the name map's word (predicted):", "not bold dim")
+    rows = [(Text(f"{_INDENT}{printable(path)}"), _mapped(each)) for path, each, _ in shown]
+    yield Grid(rows, wrap=1)
     if len(lines) > len(shown):
         yield Text(f"{_INDENT}… and {plural(len(lines) - len(shown), 'row')} more", "dim")
+
+
+def _mapped(unwritten: Sequence[Unwritten]) -> Text:
+    names = folded((each.predicted, None) for each in unwritten)
+    if not unwritten[0].predicted:
+        return Text("no name in the name map", "yellow")
+    return Text("→ ", "dim").append(", ".join(printable(name) for name, _, _ in names), "not dim")
