@@ -25,6 +25,7 @@ _OWN = (
     "checkpoint",
     "hparams",
     "gguf",
+    "verify",
     "run_model",
     "activations",
     "stages",
