@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from modpdb.probes.checkpoints import TensorEntry
-from modpdb.probes.forked import ForkError, in_fork
+from modpdb.probes.forked import ForkError, Result, in_fork
 from modpdb.probes.skeleton_names import Names, loading_names
 from modpdb.probes.tree import ModuleTree
 
@@ -41,6 +41,13 @@ class SkeletonError(ValueError):
     """Why there is no skeleton, in a sentence."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """Why the copy has built no model, in a sentence."""
+
+    words: str
+
+
 def build_skeleton(
     folder: Path,
     tensors: Iterable[TensorEntry],
@@ -53,16 +60,36 @@ def build_skeleton(
     No weight is read, no network asked; code of the checkpoint is run if *trust_remote_code*, in
     the copy. *slow* is called once after a second. Raises SkeletonError.
     """
-    config = _config(folder)
     listed = tuple(tensors)
+    notes = tuple(_notes(_config(folder)))
+    return in_model_copy(
+        folder,
+        lambda model: _skeleton(model, listed, notes),
+        trust_remote_code=trust_remote_code,
+        slow=slow,
+    )
+
+
+def in_model_copy(
+    folder: Path,
+    look: Callable[[Any], Result],
+    *,
+    trust_remote_code: bool = False,
+    slow: Callable[[], None] = lambda: None,
+) -> Result:
+    """What *look* returns, plain data, for the model of *folder*'s config on the meta device.
+
+    Model and *look* run in a forked copy of the process. Raises SkeletonError.
+    """
+    config = _config(folder)
     with tempfile.TemporaryDirectory(prefix="modpdb-") as cache:  # for the checkpoint's code
         try:
-            built = in_fork(lambda: _built(folder, config, listed, trust_remote_code, cache), slow)
+            seen = in_fork(lambda: _seen(folder, config, look, trust_remote_code, cache), slow)
         except ForkError as error:
             raise SkeletonError(f"the model of {folder} cannot be built: {error}") from None
-    if isinstance(built, str):
-        raise SkeletonError(built)
-    return built
+    if isinstance(seen, _Refusal):
+        raise SkeletonError(seen.words)
+    return seen
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -81,33 +108,40 @@ def _config(folder: Path) -> dict[str, Any]:
 # -- in the copy -----------------------------------------------------------------------------------
 
 
-def _built(
-    folder: Path, config: dict[str, Any], tensors: tuple[TensorEntry, ...], trust: bool, cache: str
-) -> Skeleton | str:
-    """The skeleton, or why there is none."""
+def _seen(
+    folder: Path,
+    config: dict[str, Any],
+    look: Callable[[Any], Result],
+    trust: bool,
+    cache: str,
+) -> Result | _Refusal:
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": cache}
     try:
         torch, transformers = _imported("torch"), _imported("transformers")
     except ModuleNotFoundError as error:
-        return f"skeleton needs transformers, and {error.name} is not installed"
+        return _Refusal(f"skeleton needs transformers, and {error.name} is not installed")
     _cut_off(cache)
     refusal = _foreign_code(transformers, folder, config) if not trust else ""
     if refusal:
-        return refusal
+        return _Refusal(refusal)
     settings: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust}
     parsed = transformers.AutoConfig.from_pretrained(str(folder), **settings)
     torch.set_default_dtype(torch.float32)
-    with torch.inference_mode(False), torch.no_grad(), torch.device("meta"):
-        model = _model_class(transformers, folder, config, parsed, trust)._from_config(parsed)
+    with torch.inference_mode(False), torch.no_grad():
+        with torch.device("meta"):
+            model = _model_class(transformers, folder, config, parsed, trust)._from_config(parsed)
+        return look(model.eval())
 
+
+def _skeleton(model: Any, tensors: tuple[TensorEntry, ...], notes: tuple[str, ...]) -> Skeleton:
     from modpdb.probes.modules import module_tree
 
     return Skeleton(
-        module_tree(model.eval()),
+        module_tree(model),
         type(model).__name__,
-        transformers.__version__,
+        sys.modules["transformers"].__version__,
         loading_names(model, tensors) if tensors else None,
-        tuple(_notes(config)),
+        notes,
     )
 
 
