@@ -97,8 +97,7 @@ class _Meant:
             return
         if conversion is None:
             raise UsageError(
-                "no conversion here, so which checkpoint is meant? "
-                "verify FILE.gguf MODEL_DIR"
+                "no conversion here, so which checkpoint is meant? verify FILE.gguf MODEL_DIR"
             )
         self.folder, self.checkpoint = _source(conversion, frames)
         self.mapping = name_mapping(conversion) or None
@@ -129,9 +128,7 @@ def _checkpoint(folder: Path) -> Checkpoint:
     return reading(lambda: open_checkpoint(folder))
 
 
-def _source(
-    conversion: Conversion, frames: list[Mapping[str, Any]]
-) -> tuple[Path, Checkpoint]:
+def _source(conversion: Conversion, frames: list[Mapping[str, Any]]) -> tuple[Path, Checkpoint]:
     """The conversion's folder with the files that it reads; of a LoRA conversion the adapter."""
     from modpdb.probes.checkpoints import read_checkpoint
 
@@ -144,7 +141,7 @@ def _source(
                 folder, mistral=conversion.mistral, obey_index=conversion.obeys_index
             )
         )
-    adapter = next((each["dir_lora"] for each in frames if "dir_lora" in each), None)
+    adapter: Any = next((each["dir_lora"] for each in frames if "dir_lora" in each), None)
     if not is_a(adapter, Path):
         raise UsageError("the adapter's folder is not known here; verify FILE.gguf MODEL_DIR")
     return folder, _checkpoint(adapter)

@@ -58,11 +58,8 @@ def judge_of(
 ) -> Judge:
     """By what *architecture* needs of the model in *folder*; *config*: the converter's, None for
     that of the folder. *slow* is called once where building the model takes over a second."""
-    try:
-        from modpdb.probes.needs import judge, needs_of
-    except ImportError:
-        reason = "what the architecture needs is not known to this version"
-        return lambda sources, name, relation: ("unjudged", reason)
+    from modpdb.probes.needs import judge, needs_of
+
     if config is None:
         try:
             config = read_json(folder / "config.json", "the config")

@@ -1,7 +1,7 @@
 """How a tensor that something was made into holds its values, and what makes others comparable.
 
-A torch tensor holds values: a candidate is cast to its dtype, and NaN equals NaN. What is written to
-a GGUF is held as bits: a candidate is cast or quantised by gguf's own quantiser, in the steps of the
+A torch tensor holds values: a candidate is cast to its dtype, and NaN equals NaN. What is written
+to a GGUF is held as bits: a candidate is cast or quantised as gguf does it, in the steps of the
 converter (`prepare_tensors` in conversion/base.py: float16 stays, all else is float32 before), and
 every bit counts, those of NaN and of -0 too.
 """
@@ -309,4 +309,3 @@ def _by_gguf(torch: Any, values: Any, name: str) -> Any:
     array = values.contiguous().numpy()
     with numpy.errstate(all="ignore"):
         return torch.from_numpy(numpy.ascontiguousarray(_quants().quantize(array, _type(name))))
-

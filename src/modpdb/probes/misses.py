@@ -1,4 +1,4 @@
-"""What comes nearest to a tensor that no relation explains: how much of it, and how far the rest."""
+"""What comes nearest to a tensor that no relation explains: how much of it, how far the rest."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ def _guesses(torch: Any, source: Any, target: Target) -> Iterator[_Guess]:
         orders = [(search.share(order), heads, order) for heads, order in rope_orders(torch, rows)]
         _, heads, order = max(orders, key=operator.itemgetter(0), default=(0.0, 0, None))
         if heads:
-            yield _Guess(f"rows permuted within {heads} {'head' if heads == 1 else 'heads'}", source, order)
+            yield _Guess(
+                f"rows permuted within {heads} {'head' if heads == 1 else 'heads'}", source, order
+            )
     if source.is_floating_point() and target.floating:
         dtype = working_dtype(torch, source.dtype)
         one, held = target.few(plain)
@@ -96,7 +98,9 @@ def _pairs(target: Target, guess: _Guess) -> Iterator[tuple[tuple[int, ...], Any
 
 def _measured(torch: Any, target: Target, guess: _Guess) -> Miss:
     equal = 0
-    most, where, first = -1.0, (), None
+    most = -1.0
+    where: tuple[int, ...] = ()
+    first: tuple[int, ...] | None = None
     for start, one, held in _pairs(target, guess):
         encoded = target.encode(one if guess.made is None else guess.made(one))
         ours, theirs = target.decode(encoded), target.decode(held)

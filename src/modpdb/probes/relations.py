@@ -20,6 +20,7 @@ from modpdb.probes.encodings import Cast as Cast
 from modpdb.probes.encodings import Target, working_dtype
 from modpdb.probes.pairs import paired, same_values
 from modpdb.probes.row_relations import Rows, RowSearch
+from modpdb.probes.tensors import short_dtype
 
 Kind = Literal[
     "identical", "reshaped", "transposed", "permuted", "rope", "plus", "times", "negated exp",
@@ -34,7 +35,8 @@ class Relation:
     *kind* "stacked" of one source: it is the part of the target that *words* name. Of several,
     as "concatenated": *parts* has what was done to each. *heads*: the head counts that explain
     RoPE's permutation. *cast*: None where the dtypes are the same. *rows*: those of the source
-    that were taken, begin and end, where not all were.
+    that were taken, begin and end, where not all were. *computed*: the dtype in which that was
+    done, "" where nothing was computed.
     """
 
     kind: Kind
@@ -45,6 +47,7 @@ class Relation:
     constant: float | None = None
     parts: tuple[Relation, ...] = ()
     rows: tuple[int, int] | None = None
+    computed: str = ""
 
 
 def find_relation(source: Any, target: Any) -> Relation | None:
@@ -199,8 +202,10 @@ def _plus(torch: Any, source: Any, target: Target) -> Iterator[Relation]:
         return
     constant = float((b - a).median())
     for value in _nice(constant):
-        if value and _in_some_dtype(torch, source, target, partial(operator.add, value)):
-            yield Relation("plus", f"{value:+.10g}"[0] + f" {abs(value):.10g}", constant=value)
+        add = partial(operator.add, value)
+        if value and (dtype := _in_some_dtype(torch, source, target, add)):
+            words = f"{value:+.10g}"[0] + f" {abs(value):.10g}"
+            yield Relation("plus", words, constant=value, computed=dtype)
             return
     if constant and _close(torch, source, target, lambda x: x + constant, abs(constant)):
         words = f"{constant:+.5g}"[0] + f" {abs(constant):.5g}"
@@ -215,18 +220,17 @@ def _times(torch: Any, source: Any, target: Target) -> Iterator[Relation]:
     constant = float((b / a).median())
     roots = [math.copysign(math.sqrt(round(constant**2)), constant)] if abs(constant) < 1e6 else []
     for value in (*_nice(constant), *roots):
-        if value not in (0.0, 1.0) and _in_some_dtype(
-            torch, source, target, partial(operator.mul, value)
-        ):
-            yield Relation("times", f"× {value:.10g}", constant=value)
+        multiply = partial(operator.mul, value)
+        if value not in (0.0, 1.0) and (dtype := _in_some_dtype(torch, source, target, multiply)):
+            yield Relation("times", f"× {value:.10g}", constant=value, computed=dtype)
             return
     if constant not in (0.0, 1.0) and _close(torch, source, target, lambda x: x * constant, 0.0):
         yield Relation("times", f"× {constant:.5g}", exact=False, constant=constant)
 
 
 def _negated_exp(torch: Any, source: Any, target: Target) -> Iterator[Relation]:
-    if _in_some_dtype(torch, source, target, lambda x: -x.exp()):
-        yield Relation("negated exp", "negated exponential, -exp(x)")
+    if dtype := _in_some_dtype(torch, source, target, lambda x: -x.exp()):
+        yield Relation("negated exp", "negated exponential, -exp(x)", computed=dtype)
     elif _close(torch, source, target, lambda x: -x.exp(), 0.0):
         yield Relation("negated exp", "negated exponential, -exp(x)", exact=False)
 
@@ -246,21 +250,23 @@ def _nice(constant: float) -> list[float]:
     return list(dict.fromkeys([float(round(constant)), *rounded, constant]))
 
 
-def _in_some_dtype(torch: Any, source: Any, target: Target, made: Callable[[Any], Any]) -> bool:
-    """Whether *made* gives the target when computed in one of the dtypes that converters use."""
+def _in_some_dtype(torch: Any, source: Any, target: Target, made: Callable[[Any], Any]) -> str:
+    """The dtype, of those that converters use, in which *made* gives the target; "" if in none."""
 
     def made_in(dtype: Any, values: Any) -> Any:
         return made(values.to(dtype))
 
     dtypes = (working_dtype(torch, source.dtype), source.dtype, torch.float32, torch.float64)
-    return any(
-        target.made_of(source, partial(made_in, dtype))
-        for dtype in dict.fromkeys(dtypes)
-        if dtype.itemsize >= 2  # nothing is computed in float8
-    )
+    for dtype in dict.fromkeys(dtypes):
+        # Nothing is computed in float8.
+        if dtype.itemsize >= 2 and target.made_of(source, partial(made_in, dtype)):
+            return short_dtype(str(dtype))
+    return ""
 
 
-def _close(torch: Any, source: Any, target: Target, made: Callable[[Any], Any], scale: float) -> bool:
+def _close(
+    torch: Any, source: Any, target: Target, made: Callable[[Any], Any], scale: float
+) -> bool:
     """Whether no value is off by more than rounding: four units in the last place of the coarser
     dtype, at the size of the result or of *scale*."""
     unit = 4 * max(torch.finfo(each.dtype).eps for each in (source, target))

@@ -50,9 +50,7 @@ def mapped(path: Path, name: str, dtype: Any, elements: int, offset: int) -> Map
                     f"{size:,} of the file, which is shorter than its header says"
                 )
             # A private map may be written to: of read-only memory torch would warn.
-            memory = mmap.mmap(
-                file.fileno(), end - begin, access=mmap.ACCESS_COPY, offset=begin
-            )
+            memory = mmap.mmap(file.fileno(), end - begin, access=mmap.ACCESS_COPY, offset=begin)
     except (OSError, ValueError) as error:
         if isinstance(error, CheckpointError):
             raise

@@ -39,10 +39,10 @@ _COMPUTED = ("rope_freqs", "rope_factors_long", "rope_factors_short")
 class Verdict:
     """Of one written tensor; *shape* in torch's order, *type* ggml's.
 
-    *relation* is how it is made of *sources*, exactly; None where no relation is found, then *miss*
-    is what comes nearest to one. *also*: others that hold as well. *by*: how the sources were
-    found, as Candidate has it. *reason*: why it is not ok, or what was needed. *decided*: the place
-    in the converter, "" where it was not observed.
+    *stored* are the dtypes of *sources*. *relation* is how it is made of them, exactly; None where
+    no relation is found, then *miss* is what comes nearest to one. *also*: others that hold as
+    well. *by*: how the sources were found, as Candidate has it. *reason*: why it is not ok, or what
+    was needed. *decided*: the place in the converter, "" where it was not observed.
     """
 
     name: str
@@ -51,6 +51,7 @@ class Verdict:
     status: Status
     reason: str
     sources: tuple[str, ...] = ()
+    stored: tuple[str, ...] = ()
     relation: Relation | None = None
     also: tuple[Relation, ...] = ()
     miss: Miss | None = None
@@ -151,9 +152,19 @@ class _Seen:
 def _verdict(found: Written, tensor: GGUFTensor, against: Comparing, seen: _Seen) -> Verdict:
     shape = torch_shape(tensor)
 
-    def verdict(status: Status, reason: str, **more: Any) -> Verdict:
-        place = against.decided.get(tensor.name, "")
-        return Verdict(tensor.name, tensor.dtype, shape, status, reason, decided=place, **more)
+    def verdict(status: Status, reason: str, sources: tuple[str, ...] = (), **more: Any) -> Verdict:
+        dtypes = (against.source.entries[name].dtype or "?" for name in sources)
+        return Verdict(
+            tensor.name,
+            tensor.dtype,
+            shape,
+            status,
+            reason,
+            sources,
+            tuple(dict.fromkeys(dtypes)),
+            decided=against.decided.get(tensor.name, ""),
+            **more,
+        )
 
     try:
         held = found.data(tensor)
@@ -171,9 +182,7 @@ def _verdict(found: Written, tensor: GGUFTensor, against: Comparing, seen: _Seen
 class _Search:
     """For what one tensor is made of."""
 
-    def __init__(
-        self, tensor: GGUFTensor, target: Target, against: Comparing, seen: _Seen
-    ) -> None:
+    def __init__(self, tensor: GGUFTensor, target: Target, against: Comparing, seen: _Seen) -> None:
         self._tensor = tensor
         self._target = target
         self._against = against
@@ -200,9 +209,7 @@ class _Search:
         if nearest is None:
             return make("unexplained", "no tensor of the checkpoint has these values")
         candidate, miss = nearest
-        return make(
-            "unexplained", "", sources=candidate.sources, miss=miss, by=candidate.by
-        )
+        return make("unexplained", "", sources=candidate.sources, miss=miss, by=candidate.by)
 
     def _read(self, candidate: Candidate) -> list[Any] | None:
         source = self._against.source
@@ -234,9 +241,7 @@ class _Search:
         also = tuple(each for _, _, each in judged if each is not relation)
         if candidate.by == "values" and self._named:
             status, reason = self._misplaced(names)
-        return make(
-            status, reason, sources=names, relation=relation, also=also, by=candidate.by
-        )
+        return make(status, reason, sources=names, relation=relation, also=also, by=candidate.by)
 
     def _relations(self, sources: list[Any]) -> Iterator[Relation]:
         found = relations(sources[0], self._target) if len(sources) == 1 else None

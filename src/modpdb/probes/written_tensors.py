@@ -94,7 +94,9 @@ class WrittenByWriter:
             raise CheckpointError(f"it cannot be read: {reason}") from None
         except Exception as error:  # whatever the converter's operations raise
             said = str(error).partition("\n")[0]
-            raise CheckpointError(f"computing it raises {class_name(type(error))}: {said}") from None
+            raise CheckpointError(
+                f"computing it raises {class_name(type(error))}: {said}"
+            ) from None
         torch = torch_or_none()
         flat = held.contiguous().reshape(-1).view(torch.uint8)
         if tensor.nbytes is not None and flat.shape[0] != tensor.nbytes:

@@ -16,21 +16,26 @@ def relation_words(relation: Relation) -> str:
         each = list(dict.fromkeys(relation_words(part) for part in relation.parts))
         if each != [""]:
             return f"{relation.words}: {', '.join(word or 'copied' for word in each)}"
-    return relation.words
+    computed = relation.computed
+    return f"{relation.words} in {computed}" if computed not in ("", "f32") else relation.words
 
 
 def heads_words(heads: Sequence[int]) -> str:
     return f"{' or '.join(map(str, heads))} {'head' if tuple(heads) == (1,) else 'heads'}"
 
 
-def cast_words(cast: Cast, rounded: int | None = None) -> str:
-    """`cast bf16 → f16, lossless`, or what it changed; *rounded* values, where several are told
-    of together."""
-    rounded = cast.rounded if rounded is None else rounded
+def cast_words(cast: Cast) -> str:
+    """`cast bf16 → f16, lossless`, or what it changed."""
     word = "quantised" if cast.quantised else "cast"
-    words = f"{word} {cast.before} → {cast.after}"
-    if not rounded:
-        return f"{words}, lossless"
-    most = f", max {cast.most:.2g}" if cast.most else ""
+    return f"{word} {cast.before} → {cast.after}, {cast_effect(cast)}"
+
+
+def cast_effect(cast: Cast) -> str:
+    """`lossless`, or how many values it changed and how much."""
+    if not cast.rounded:
+        return "lossless"
+    most = f"{cast.most:.2g}"
+    if cast.quantised:
+        return f"off by up to {most}"
     overflow = f", {cast.overflow:,} overflow" if cast.overflow else ""
-    return f"{words}{'' if cast.quantised else f', {rounded:,} rounded'}{most}{overflow}"
+    return f"{cast.rounded:,} rounded{f', max {most}' if cast.most else ''}{overflow}"

@@ -12,14 +12,14 @@ from rich.text import Text
 from modpdb.probes.misses import Miss
 from modpdb.probes.relations import Cast, Relation
 from modpdb.probes.verification import Left, Status, Verdict, Verification
-from modpdb.views.folding import by_block, folded_members
+from modpdb.views.folding import folded_members
 from modpdb.views.grid import Grid
 from modpdb.views.named_rows import SHOWN, more_rows, named_rows
-from modpdb.views.relation import cast_words, relation_words
-from modpdb.views.tensor_cells import block_cells
+from modpdb.views.relation import cast_effect, relation_words
 from modpdb.views.text import count, plural, printable
 
 _ORDER: tuple[Status, ...] = ("WRONG", "unexplained", "unjudged", "ok")
+_RIGHT = frozenset({1})  # columns
 _STYLE = {"WRONG": "bold red", "unexplained": "bold red", "unjudged": "yellow", "ok": "green"}
 
 
@@ -43,7 +43,9 @@ def verdict_line(found: Verification) -> Text:
     text = Text(f"{plural(len(found.verdicts), 'tensor')}{of}: ", "bold")
     told = [each for each in reversed(_ORDER) if found.count(each)]
     for place, status in enumerate(told):
-        text.append(", " if place else "").append(f"{found.count(status):,} {status}", _STYLE[status])
+        text.append(", " if place else "").append(
+            f"{found.count(status):,} {status}", _STYLE[status]
+        )
     if not told:
         text.append("nothing to compare", "yellow")
     arch = f" ({printable(found.architecture)})" if found.architecture else ""
@@ -60,8 +62,8 @@ class _Alike:
     """In what verdicts of a row are the same: all but sources, counts of the cast, and misses."""
 
     type: str
+    stored: tuple[str, ...]
     done: str
-    cast: tuple[str, str]
     also: tuple[str, ...]
     decided: str
     own: str  # of what is never folded its name
@@ -69,11 +71,10 @@ class _Alike:
 
 def _alike(verdict: Verdict) -> _Alike:
     relation = verdict.relation
-    cast = relation.cast if relation is not None else None
     return _Alike(
         verdict.type,
+        verdict.stored,
         relation_words(relation) if relation is not None else "",
-        (cast.before, cast.after) if cast is not None else ("", ""),
         tuple(_also(each) for each in verdict.also),
         verdict.decided if verdict.status != "ok" else "",
         verdict.name if verdict.miss is not None else "",
@@ -92,13 +93,7 @@ def _section(status: Status, chosen: Sequence[Verdict]) -> Iterator[RenderableTy
     """Verdicts of one status, those for the same reason together."""
     if status == "ok":
         yield Text("ok", _STYLE[status])
-        rows: _Rows = []
-        cells = []
-        for block, lines in by_block([(p, m, None) for p, m in _folded(chosen)]):
-            if block:
-                cells.append((*block_cells(block, len(lines[0][1])), Text()))
-            cells += [_cells(path, members, block) for path, members, _ in lines]
-        yield Grid(cells, right=frozenset({1}))
+        yield Grid([_cells(path, members) for path, members in _folded(chosen)], right=_RIGHT)
         return
     reasons: dict[str, list[Verdict]] = {}
     for each in chosen:
@@ -107,9 +102,8 @@ def _section(status: Status, chosen: Sequence[Verdict]) -> Iterator[RenderableTy
         head = Text(status, _STYLE[status])
         yield head.append(f"  {printable(reason)}" if reason else "", "not bold")
         rows = _folded(some)
-        detailed = status != "unjudged"
-        if not detailed:
-            yield Grid([_cells(path, members) for path, members in rows[:SHOWN]])
+        if status == "unjudged":
+            yield Grid([_cells(path, members) for path, members in rows[:SHOWN]], right=_RIGHT)
         else:
             for path, members in rows[:SHOWN]:
                 yield Grid([_cells(path, members)])
@@ -118,16 +112,20 @@ def _section(status: Status, chosen: Sequence[Verdict]) -> Iterator[RenderableTy
             yield more_rows(len(rows) - SHOWN)
 
 
-def _cells(path: str, members: Sequence[Verdict], block: str = "") -> tuple[Text, ...]:
-    first = members[0]
-    name = f"    {path[len(block) + 1 :]}" if block else f"  {path}"
-    times = len(members) if not block else 1
+def _cells(path: str, members: Sequence[Verdict]) -> tuple[Text, ...]:
     return (
-        Text(printable(name)),
-        Text(f"{times:,} ×" if times > 1 else "", "bold"),
-        Text(printable(first.type), "cyan"),
+        Text(f"  {printable(path)}"),
+        Text(f"{len(members):,} ×" if len(members) > 1 else "", "bold"),
+        _types(members[0]),
         Text(printable(_done(members))),
     )
+
+
+def _types(verdict: Verdict) -> Text:
+    """`bf16 → f16`, what is stored and what is written; once where both are the same."""
+    stored = "/".join(verdict.stored)
+    change = f"{stored} → " if stored and stored != verdict.type else ""
+    return Text(printable(f"{change}{verdict.type}"), "cyan")
 
 
 def _unfolded(chosen: Sequence[Verdict]) -> RenderableType:
@@ -141,7 +139,7 @@ def _unfolded(chosen: Sequence[Verdict]) -> RenderableType:
             (
                 Text(each.status, _STYLE[each.status]),
                 Text(printable(each.name)),
-                Text(printable(each.type), "cyan"),
+                _types(each),
                 Text(printable("; ".join(said))),
             )
         )
@@ -156,7 +154,7 @@ def _done(members: Sequence[Verdict]) -> str:
     casts = [each.relation.cast for each in members if each.relation and each.relation.cast]
     words = [relation_words(first.relation)]
     if casts:
-        words.append(cast_words(_together(casts)))
+        words.append(cast_effect(_together(casts)))
     done = ", ".join(filter(None, words)) or "identical"
     if first.also:
         done += f" (also: {'; '.join(dict.fromkeys(map(_also, first.also)))})"
