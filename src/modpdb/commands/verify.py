@@ -42,7 +42,7 @@ def verify(dbg: ModPdb, arguments: Arguments) -> None:
     is not known; `unexplained`, no relation to the checkpoint was found: what comes nearest.
     Tensors alike in all but their numbers are one row; --unfold shows each.
     """
-    from modpdb.probes.comparing import comparing, judge_of
+    from modpdb.probes.comparing import comparing, judge_of, name_map
     from modpdb.probes.verification import verify as probe
     from modpdb.views.verify import verification
 
@@ -53,8 +53,9 @@ def verify(dbg: ModPdb, arguments: Arguments) -> None:
     meant = _Meant(dbg, file, folder)
     contents = meant.written.contents
     chosen = _chosen([each.name for each in contents.tensors], glob)
-    judge = judge_of(meant.folder, meant.config, meant.checkpoint, contents.architecture)
-    against = comparing(meant.checkpoint, contents, judge, mapping=meant.mapping)
+    mapping = meant.mapping or name_map(contents)
+    judge = judge_of(meant.folder, meant.config, meant.checkpoint, mapping, contents.architecture)
+    against = comparing(meant.checkpoint, mapping, judge)
     with Progress(dbg) as told:
         found = probe(meant.written, against, chosen, told)
     dbg.show(verification(found, unfold=bool(arguments.options.get("--unfold"))))
@@ -90,7 +91,7 @@ class _Meant:
         frames = [held for _, held in frames_outwards(dbg)] if dbg.curframe is not None else []
         conversion = find_conversion(frames) if frames else None
         self.written = _written(frames, file)
-        self.mapping: Mapping[str, Any] | None = None
+        self.mapping: Mapping[str, Any] = {}
         self.config: Mapping[str, Any] | None = None
         if folder is not None:
             self.folder, self.checkpoint = folder, _checkpoint(folder)
@@ -100,7 +101,7 @@ class _Meant:
                 "no conversion here, so which checkpoint is meant? verify FILE.gguf MODEL_DIR"
             )
         self.folder, self.checkpoint = _source(conversion, frames)
-        self.mapping = name_mapping(conversion) or None
+        self.mapping = name_mapping(conversion)
         self.config = conversion.hparams
 
 

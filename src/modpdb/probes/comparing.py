@@ -13,7 +13,8 @@ from typing import Any
 from modpdb.probes.checkpoints import Checkpoint
 from modpdb.probes.files import CheckpointError, read_json
 from modpdb.probes.gguf_contents import GGUFContents
-from modpdb.probes.pairing import Pairing, block_of
+from modpdb.probes.needs import Needs, judge, needs_of
+from modpdb.probes.pairing import Pairing, block_of, gguf_of
 from modpdb.probes.relations import Relation
 from modpdb.probes.source_tensors import SourceTensors
 from modpdb.probes.verification import Comparing, Judge, Status
@@ -21,18 +22,15 @@ from modpdb.probes.verification import Comparing, Judge, Status
 
 def comparing(
     checkpoint: Checkpoint,
-    contents: GGUFContents,
+    mapping: Mapping[str, Any],
     judge: Judge,
     *,
-    mapping: Mapping[str, Any] | None = None,
     seen: Mapping[str, tuple[str, ...]] | None = None,
     decided: Mapping[str, str] | None = None,
 ) -> Comparing:
-    """*mapping* is the converter's name map, gguf's own for the architecture where it is not
-    given. *seen* and *decided* are provenance's: sources, and places in the converter, by GGUF
-    name."""
-    names = name_map(contents) if mapping is None else mapping
-    pairing = Pairing(checkpoint.tensors, names, seen or {})
+    """*mapping* is a name map's, the converter's or `name_map`. *seen* and *decided* are
+    provenance's: sources, and places in the converter, by GGUF name."""
+    pairing = Pairing(checkpoint.tensors, mapping, seen or {})
     return Comparing(SourceTensors(checkpoint), pairing, judge, decided or {})
 
 
@@ -53,13 +51,12 @@ def judge_of(
     folder: Path,
     config: Mapping[str, Any] | None,
     checkpoint: Checkpoint,
+    mapping: Mapping[str, Any],
     architecture: str,
     slow: Callable[[], None] = lambda: None,
 ) -> Judge:
     """By what *architecture* needs of the model in *folder*; *config*: the converter's, None for
     that of the folder. *slow* is called once where building the model takes over a second."""
-    from modpdb.probes.needs import judge, needs_of
-
     if config is None:
         try:
             config = read_json(folder / "config.json", "the config")
@@ -67,13 +64,41 @@ def judge_of(
             reason = str(error)
             return lambda sources, name, relation: ("unjudged", reason)
     needs = needs_of(folder, config, checkpoint.tensors, architecture, slow=slow)
+    places = _Places(needs, checkpoint, mapping)
 
     def judged(sources: tuple[str, ...], name: str, relation: Relation) -> tuple[Status, str]:
-        status, reason = judge(needs.need(sources, name), relation)
+        instead = places.instead(sources, name)
+        status, reason = judge(needs.need((instead,) if instead else sources, name), relation)
         if status == "ok" and any(part.kind != "identical" for part in relation.parts):
             return "unjudged", "parts were changed before they were put together"
         if status == "ok" and relation.rows is not None:
             return "unjudged", "whether those rows are the right ones is not known"
+        if instead:
+            reason = f"{reason} ({sources[0]} stands in the place of {instead})"
         return status, reason
 
     return judged
+
+
+class _Places:
+    """Parameters of the model that a checkpoint lacks: a tensor of another name, which is written
+    where the parameter would be, stands in its place.
+
+    Only in a block of which other tensors have their names: in one of all other names, such as
+    Meta's own, nothing is known of the order of rows.
+    """
+
+    def __init__(self, needs: Needs, checkpoint: Checkpoint, mapping: Mapping[str, Any]) -> None:
+        facts = needs.facts
+        names = {each.name for each in checkpoint.tensors}
+        parameters = set(facts.parameters) if facts is not None else set()
+        self._known = parameters | (set(facts.loads) if facts is not None else set())
+        self._blocks = {block_of(name) for name in names & self._known}
+        lacking = ((gguf_of(dict(mapping), name), name) for name in parameters - names)
+        self._lacking = {gguf: name for gguf, name in lacking if gguf is not None}
+
+    def instead(self, sources: tuple[str, ...], gguf: str) -> str:
+        """The parameter in whose place the only source stands; "" where it is none's."""
+        if len(sources) != 1 or sources[0] in self._known:
+            return ""
+        return self._lacking.get(gguf, "") if block_of(gguf) in self._blocks else ""

@@ -78,15 +78,15 @@ def _import() -> None:
 
 def _verified(folder: Path, file: Path, watch: Progress) -> Verification:
     from modpdb.probes.checkpoint_files import open_checkpoint
-    from modpdb.probes.comparing import comparing, judge_of
+    from modpdb.probes.comparing import comparing, judge_of, name_map
     from modpdb.probes.verification import verify
     from modpdb.probes.written_tensors import WrittenFile
 
     checkpoint = open_checkpoint(folder)
     written = WrittenFile(file)
-    contents = written.contents
-    judge = judge_of(folder, None, checkpoint, contents.architecture)
-    return verify(written, comparing(checkpoint, contents, judge), watch=watch)
+    mapping, arch = name_map(written.contents), written.contents.architecture
+    judge = judge_of(folder, None, checkpoint, mapping, arch)
+    return verify(written, comparing(checkpoint, mapping, judge), watch=watch)
 
 
 def _write(file: Path, found: Verification) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,14 +13,14 @@ from rich.text import Text
 from modpdb.probes.misses import Miss
 from modpdb.probes.relations import Cast, Relation
 from modpdb.probes.verification import Left, Status, Verdict, Verification
-from modpdb.views.folding import folded_members
+from modpdb.views.folding import by_block, folded_members
 from modpdb.views.grid import Grid
 from modpdb.views.named_rows import SHOWN, more_rows, named_rows
 from modpdb.views.relation import cast_effect, relation_words
 from modpdb.views.text import count, plural, printable
 
 _ORDER: tuple[Status, ...] = ("WRONG", "unexplained", "unjudged", "ok")
-_RIGHT = frozenset({1})  # columns
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")  # of a block, in a name
 _STYLE = {"WRONG": "bold red", "unexplained": "bold red", "unjudged": "yellow", "ok": "green"}
 
 
@@ -93,17 +94,19 @@ def _section(status: Status, chosen: Sequence[Verdict]) -> Iterator[RenderableTy
     """Verdicts of one status, those for the same reason together."""
     if status == "ok":
         yield Text("ok", _STYLE[status])
-        yield Grid([_cells(path, members) for path, members in _folded(chosen)], right=_RIGHT)
+        yield Grid(list(_by_block(_folded(chosen))))
         return
     reasons: dict[str, list[Verdict]] = {}
     for each in chosen:
-        reasons.setdefault(each.reason, []).append(each)
-    for reason, some in reasons.items():
+        reasons.setdefault(_NUMBER.sub("*", each.reason), []).append(each)
+    for folded_reason, some in reasons.items():
+        alike = {each.reason for each in some}
+        reason = alike.pop() if len(alike) == 1 else folded_reason
         head = Text(status, _STYLE[status])
         yield head.append(f"  {printable(reason)}" if reason else "", "not bold")
         rows = _folded(some)
         if status == "unjudged":
-            yield Grid([_cells(path, members) for path, members in rows[:SHOWN]], right=_RIGHT)
+            yield Grid(list(_by_block(rows[:SHOWN])))
         else:
             for path, members in rows[:SHOWN]:
                 yield Grid([_cells(path, members)])
@@ -112,13 +115,21 @@ def _section(status: Status, chosen: Sequence[Verdict]) -> Iterator[RenderableTy
             yield more_rows(len(rows) - SHOWN)
 
 
-def _cells(path: str, members: Sequence[Verdict]) -> tuple[Text, ...]:
-    return (
-        Text(f"  {printable(path)}"),
-        Text(f"{len(members):,} ×" if len(members) > 1 else "", "bold"),
-        _types(members[0]),
-        Text(printable(_done(members))),
-    )
+def _by_block(rows: _Rows) -> Iterator[tuple[Text, ...]]:
+    """Those of one block below a row of its own."""
+    for block, lines in by_block([(path, members, None) for path, members in rows]):
+        if block:
+            head = Text(f"  {printable(block)}", "bold")
+            yield head.append(f"  {len(lines[0][1]):,} × each", "not bold dim"), Text(), Text()
+        for path, members, _ in lines:
+            yield _cells(path, members, block)
+
+
+def _cells(path: str, members: Sequence[Verdict], block: str = "") -> tuple[Text, ...]:
+    name = Text(f"    {printable(path[len(block) + 1 :])}" if block else f"  {printable(path)}")
+    if len(members) > 1 and not block:
+        name.append(f"  {len(members):,} ×", "bold")
+    return name, _types(members[0]), Text(printable(_done(members)))
 
 
 def _types(verdict: Verdict) -> Text:
@@ -133,7 +144,8 @@ def _unfolded(chosen: Sequence[Verdict]) -> RenderableType:
     for each in chosen:
         said = [_done([each])] if each.relation or each.miss else []
         said += [each.reason] if each.reason and each.status != "ok" else []
-        said += [f"of {', '.join(each.sources)}"] if each.sources else []
+        if each.sources and (each.status != "ok" or each.by == "values"):
+            said.append(f"of {', '.join(each.sources)}")
         said += [f"decided at {each.decided}"] if each.decided and each.status != "ok" else []
         rows.append(
             (
