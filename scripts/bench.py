@@ -24,7 +24,11 @@ from statistics import median
 from typing import Any
 
 from benchmarks.checkpoints import checkpoint_of_shards
-from benchmarks.conversions import conversion, conversion_with_preset
+from benchmarks.conversions import (
+    conversion,
+    conversion_with_preset,
+    conversion_with_provenance,
+)
 from benchmarks.first_prompt import first_prompt
 from benchmarks.forward_passes import forward_checked, forward_recorded
 from benchmarks.measuring import Measured, Result, Row, run
@@ -123,6 +127,15 @@ ROWS = (
         "plain",
         1.03,
         conversion_with_preset,
+        repetitions=7,
+        timeout=420.0,
+    ),
+    Row(
+        "conversion-provenance",
+        "the same with all that was collected of the tensors printed before the file is written",
+        "plain",
+        1.03,
+        conversion_with_provenance,
         repetitions=7,
         timeout=420.0,
     ),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -36,6 +38,20 @@ def conversion_with_preset(repetitions: int, *, size: str = SIZE) -> Measured:
         return ran
 
     return converted(repetitions, with_preset, {}, size)
+
+
+def conversion_with_provenance(repetitions: int, *, size: str = SIZE) -> Measured:
+    """The same with a second stop before the file is written, where all that was collected of the
+    tensors is printed."""
+
+    def with_provenance(program: Program) -> Ran:
+        program = replace(program, typed=("c", "provenance"))
+        ran = modpdb(program, options=("--stop", "tensors", "--stop", "write"))
+        if not re.search(r"\b\d+ tensors written from \d+ of the checkpoint\n", ran.output):
+            raise BenchError(f"provenance was not collected: {ran.output[-1000:]}")
+        return ran
+
+    return converted(repetitions, with_provenance, {}, size)
 
 
 def converted(repetitions: int, ours: Way, peers: dict[str, Way], size: str) -> Measured:

@@ -27,7 +27,9 @@ from modpdb.views import import_rich
 from modpdb.views.text import printable
 
 if TYPE_CHECKING:
+    from modpdb.presets.provenance import Collector
     from modpdb.presets.stages import Stages
+    from modpdb.probes.provenance import Provenance
     from modpdb.prompt.session import TerminalInput
 
 _KNOWN_ARGUMENTS = set(inspect.signature(pdbpp.pdb.Pdb.__init__).parameters)
@@ -50,6 +52,7 @@ class ModPdb(EarlyLines, ModuleStops, BreakCommands, SteppingPdb):
         self.commands_doprompt: dict[int, bool] = getattr(self, "commands_doprompt", {})
         self.commands_silent: dict[int, bool] = getattr(self, "commands_silent", {})
         self.stages: Stages | None = None
+        self.collector: Collector | None = None  # of provenance, under a preset that collects it
         self.on_eof = "quit"
         self.notes: list[str] = []  # said at the next stop
         self._pid = os.getpid()
@@ -73,6 +76,11 @@ class ModPdb(EarlyLines, ModuleStops, BreakCommands, SteppingPdb):
     _pdbpp_prompt = property(
         lambda self: self.prompt, lambda self, value: setattr(self, "prompt", value)
     )
+
+    @property
+    def provenance(self) -> Provenance | None:
+        """Where the tensors come from that were written so far; None where no preset collects."""
+        return self.collector.provenance if self.collector is not None else None
 
     # -- a stop ----------------------------------------------------------------------------------
 

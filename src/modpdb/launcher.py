@@ -236,6 +236,10 @@ def _set_up_stages(debugger: ModPdb, preset: Preset, launch: Launch) -> None:
     debugger.plumbing = Plumbing(preset)
     debugger.stages = Stages(preset, debugger.engine, debugger.locator)
     debugger.stages.stop_only_at(launch.stops or preset.default)
+    if preset.provenance is not None:
+        from modpdb.presets.provenance import Collector
+
+        debugger.collector = Collector(preset.provenance, debugger.engine, debugger.locator)
     if launch.stops or launch.program:
         return
     stops = debugger.stages.stopping()

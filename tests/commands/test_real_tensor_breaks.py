@@ -3,33 +3,18 @@
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from handmade import ROWS, Tensors, around, bf16, handmade, nvfp4
+
 torch = pytest.importorskip("torch")
 
 pytestmark = pytest.mark.conversion
 
-SMALL = {
-    "num_hidden_layers": 2,
-    "hidden_size": 64,
-    "intermediate_size": 64,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 384,
-    "max_position_embeddings": 512,
-    "rms_norm_eps": 1e-6,
-    "rope_theta": 10000.0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 0,
-}
-ROWS = {"q_proj": 64, "k_proj": 32, "v_proj": 32, "o_proj": 64}
-Tensors = dict[str, Any]
 Make = Callable[[str, dict[str, Any], Tensors], Path]
 
 
@@ -42,32 +27,11 @@ def tree(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture
 def checkpoint(llama_checkpoint: Path, tmp_path: Path) -> Make:
     """Makes a folder of a config and tensors by hand, with the tiny Llama's tokenizer."""
-    from safetensors.torch import save_file
 
     def make(architecture: str, config: dict[str, Any], tensors: Tensors) -> Path:
-        folder = tmp_path / "checkpoint"
-        folder.mkdir()
-        shutil.copy(llama_checkpoint / "tokenizer.model", folder)
-        config = {**SMALL, **config, "architectures": [architecture]}
-        (folder / "config.json").write_text(json.dumps(config))
-        save_file(tensors, folder / "model.safetensors")
-        return folder
+        return handmade(tmp_path / "checkpoint", llama_checkpoint, architecture, config, tensors)
 
     return make
-
-
-def bf16(*shape: int) -> Any:
-    return torch.zeros(shape, dtype=torch.bfloat16)
-
-
-def around(layers: int = 2) -> Tensors:
-    """What every model has: embedding, output and norms."""
-    tensors = {f"{name}.weight": bf16(384, 64) for name in ("model.embed_tokens", "lm_head")}
-    tensors["model.norm.weight"] = bf16(64)
-    for layer in range(layers):
-        for norm in ("input_layernorm", "post_attention_layernorm"):
-            tensors[f"model.layers.{layer}.{norm}.weight"] = bf16(64)
-    return tensors
 
 
 def digest(file: Path) -> str:
@@ -193,15 +157,6 @@ def test_mxfp4_blocks_and_scales(modpdb_run, llama_cpp: Path, checkpoint: Make, 
     ]
     assert "('model.layers.0.mlp.experts.down_proj_scales', torch.uint8)" in done.stdout
     assert "('blk.1.ffn_up_exps.weight', (4, 64, 34))" in done.stdout
-
-
-def nvfp4(name: str, rows: int) -> Tensors:
-    return {
-        f"{name}.weight": torch.zeros((rows, 32), dtype=torch.uint8),
-        f"{name}.weight_scale": torch.ones((rows, 4)).to(torch.float8_e4m3fn),
-        f"{name}.weight_scale_2": torch.tensor(0.5),
-        f"{name}.input_scale": torch.tensor(0.25),
-    }
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["ModelOpt", "compressed-tensors"])

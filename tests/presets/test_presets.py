@@ -54,7 +54,11 @@ def test_ours_have_the_stages_promised() -> None:
         assert stages == ["load", "init", "tensors", "modify", "map", "params", "vocab", "write"]
         assert preset.default == ("tensors",)
         assert preset.known_at == "tensors" and "writer" in {t.name for t in preset.tensors}
-    assert preset_named("generic").default == ()
+        collects = preset.provenance
+        assert collects is not None and [str(each) for each in collects.adds] == [
+            "GGUFWriter.add_tensor"
+        ]
+    assert preset_named("generic").default == () and preset_named("generic").provenance is None
     assert preset_named("llama.cpp-run-model").default == ("forward",)
     assert preset_named("model").default == ("forward", "done")
 

@@ -356,13 +356,21 @@ class Engine:
     def wiring(self) -> Wiring:
         return wiring()
 
-    def watch(self, code: types.CodeType, reached: Reached, line: int | None = None) -> None:
+    def watch(
+        self,
+        code: types.CodeType,
+        reached: Reached,
+        line: int | None = None,
+        *,
+        looks: bool = False,
+    ) -> None:
         """Ask *reached* whenever *code* is entered, once per call; with *line*, whenever a line
-        event of that line is about to come."""
+        event of that line is about to come. *looks*: *reached* never stops, and is asked under a
+        second debugger as well."""
         if code.co_filename.endswith(_MACHINERY):
             return
         place = wiring().place(code)
-        place.add(Watch(reached, self), line)
+        place.add(Watch(reached, self, looks), line)
         wiring().changed(place)
 
     def watch_return(

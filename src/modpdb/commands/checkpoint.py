@@ -51,9 +51,10 @@ def ckpt(dbg: ModPdb, arguments: Arguments) -> None:
     dtypes (bf16, f8_*) and files. Tensors that differ in their numbers only are one row;
     --unfold shows each. --shared: the names that are one tensor.
 
-    In a conversion: `held`, the writer has a tensor of the name that the name map gives this one;
-    `at hand`, it is being converted; `read`, it was, and the writer has none of that name, as it
-    was stacked, split, renamed or dropped; nothing: it is to come.
+    In a conversion: `held`, the writer has what is made of this one; `at hand`, it is being
+    converted; `read`, it was, and the writer has nothing of it: dropped, or yet to be stacked;
+    nothing: it is to come. That was seen on the way under a llama.cpp preset; without one the name
+    map tells, by which a tensor that is stacked, split or renamed stays `read`.
     """
     from modpdb.probes._torch import collector_paused
     from modpdb.views.checkpoint import checkpoint as view
@@ -100,7 +101,8 @@ def _meant(dbg: ModPdb, path: Path | None, arguments: Arguments) -> list[_Meant]
         else:
             source = reading(lambda: source_of(conversion))
         title = " → ".join(filter(None, (conversion.class_name, conversion.arch)))
-        return [_Meant(title, source, conversion_progress(conversion, source, frames))]
+        seen = dbg.collector.seen_of(conversion.model) if dbg.collector is not None else None
+        return [_Meant(title, source, conversion_progress(conversion, source, frames, seen))]
     for _, held in frames:
         here = [_Meant(each.tensors[0].file, each) for each in held_checkpoints(held)]
         if here:

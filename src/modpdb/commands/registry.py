@@ -25,6 +25,7 @@ _OWN = (
     "checkpoint",
     "hparams",
     "gguf",
+    "provenance",
     "verify",
     "run_model",
     "activations",

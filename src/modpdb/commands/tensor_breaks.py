@@ -26,7 +26,7 @@ _COMPLETED = 20_000  # names that Tab offers
 
 
 def _complete_names(dbg: ModPdb, text: str) -> Iterator[str]:
-    names = _names_here(dbg)
+    names = names_here(dbg)
     if names is not None:
         yield from islice(names.checkpoint, _COMPLETED)
         yield from islice((gguf for gguf, _ in names.predicted), _COMPLETED)
@@ -73,7 +73,7 @@ def break_at_tensor(dbg: ModPdb, glob: str, temporary: bool, condition: str | No
         return
     breakpoint = TensorBreakpoint(dbg, stages, glob, temporary, condition)
     dbg.add_breakpoint(breakpoint)
-    names = _names_here(dbg)
+    names = names_here(dbg)
     if names is not None:
         breakpoint.learn(names)
     elif stages.preset.known_at:
@@ -212,7 +212,9 @@ def never_met() -> list[str]:
     return [printable(said) for each in named_breakpoints() if (said := each.missed())]
 
 
-def _names_here(dbg: ModPdb) -> TensorNames | None:
+def names_here(dbg: ModPdb) -> TensorNames | None:
+    """The names of the conversion at hand; None where there is none, or its checkpoint cannot be
+    read."""
     if dbg.curframe is None:
         return None
     return _names_in([variables for _, variables in frames_outwards(dbg)])

@@ -55,7 +55,8 @@ def verify(dbg: ModPdb, arguments: Arguments) -> None:
     chosen = _chosen([each.name for each in contents.tensors], glob)
     mapping = meant.mapping or name_map(contents)
     judge = judge_of(meant.folder, meant.config, meant.checkpoint, mapping, contents.architecture)
-    against = comparing(meant.checkpoint, mapping, judge)
+    seen, decided = _observed(dbg) if meant.of_conversion else ({}, {})
+    against = comparing(meant.checkpoint, mapping, judge, seen=seen, decided=decided)
     with Progress(dbg) as told:
         found = probe(meant.written, against, chosen, told)
     dbg.show(verification(found, unfold=bool(arguments.options.get("--unfold"))))
@@ -68,6 +69,13 @@ def _need_modules() -> None:
                 f"the script has not imported {name} yet, which is needed to compare; "
                 "`modpdb verify MODEL_DIR FILE.gguf` in a shell brings its own"
             )
+
+
+def _observed(dbg: ModPdb) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
+    """The sources of each tensor and the place that decided, as they were seen."""
+    collected = dbg.provenance.written.items() if dbg.provenance is not None else ()
+    sources = {name: each.sources for name, each in collected if each.sources}
+    return sources, {name: each.converter or each.site for name, each in collected}
 
 
 def _chosen(names: list[str], glob: str) -> Callable[[str], bool] | None:
@@ -93,6 +101,7 @@ class _Meant:
         self.written = _written(frames, file)
         self.mapping: Mapping[str, Any] = {}
         self.config: Mapping[str, Any] | None = None
+        self.of_conversion = folder is None
         if folder is not None:
             self.folder, self.checkpoint = folder, _checkpoint(folder)
             return

@@ -22,7 +22,7 @@ from modpdb.plugins import entry_points
 GENERIC = "generic"
 _KEYS = (
     *("name", "extends", "scripts", "default", "stages", "tensors", "tensors_known_at"),
-    *("plumbing", "dispatchers"),
+    *("plumbing", "dispatchers", "provenance"),
 )
 
 
@@ -61,6 +61,28 @@ class TensorSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class SourcesSpec:
+    """What a tensor that any of ``at`` writes is made of: ``names`` is a Python expression over the
+    function's variables, and ``written``, the tensor's name, that gives checkpoint names."""
+
+    name: str
+    at: tuple[Spec, ...]
+    names: types.CodeType
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenanceSpec:
+    """Where to look for the way of tensors: at the entry of functions that begin to convert, that
+    take a checkpoint's tensor, and that take one to be written. ``sources``: what writes tensors
+    that have not come that way."""
+
+    begins: tuple[Spec, ...]
+    modifies: tuple[Spec, ...]
+    adds: tuple[Spec, ...]
+    sources: tuple[SourcesSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Preset:
     """What a preset file says; ``default`` names the stages that stop, ``known_at`` the stage at
     which the names of all tensors are known, "" where none is.
@@ -79,6 +101,7 @@ class Preset:
     known_at: str = ""
     plumbing: tuple[Spec, ...] = ()
     dispatchers: tuple[Spec, ...] = ()
+    provenance: ProvenanceSpec | None = None
 
 
 def all_presets() -> dict[str, Preset]:
@@ -160,6 +183,7 @@ def read_preset(file: Path, known: dict[str, Preset] | None = None) -> Preset:
         known_at,
         (*(beneath.plumbing if beneath else ()), *reader.specs("plumbing", ())),
         (*(beneath.dispatchers if beneath else ()), *reader.specs("dispatchers", ())),
+        _provenance(reader, base.provenance if base else None),
     )
 
 
@@ -187,6 +211,21 @@ def _tensor(reader: _Reader, name: str) -> TensorSpec:
         reader.expression("also") if "also" in reader.data else None,
         reader.string("side"),
         reader.string("says"),
+    )
+
+
+def _provenance(reader: _Reader, base: ProvenanceSpec | None) -> ProvenanceSpec | None:
+    if "provenance" not in reader.data:
+        return base
+    inside = _Reader(reader.file, reader.data["provenance"], "provenance.")
+    inside.allow("begins", "modifies", "adds", "sources")
+    sources = []
+    for name, table in inside.table("sources").items():
+        each = _Reader(reader.file, table, f"provenance.sources.{name}.")
+        each.allow("at", "names")
+        sources.append(SourcesSpec(name, each.specs("at"), each.expression("names")))
+    return ProvenanceSpec(
+        inside.specs("begins"), inside.specs("modifies"), inside.specs("adds"), tuple(sources)
     )
 
 

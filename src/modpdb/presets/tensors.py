@@ -74,8 +74,8 @@ class TensorPlaces(Spec):
             if not lines and inside_another(frame, owner, self._codes[tensor.name]):
                 continue
             variables = {**frame.f_locals, "header_names": header_names}
-            names = _names(tensor.tensor, variables)
-            also = _names(tensor.also, variables) if tensor.also and names else ()
+            names = names_given(tensor.tensor, variables)
+            also = names_given(tensor.also, variables) if tensor.also and names else ()
             yield Sighting(tensor, names, also)
 
 
@@ -91,7 +91,7 @@ def calling_lines(code: types.CodeType, names: Iterable[str]) -> set[int]:
     return {at.lineno for at in found if at is not None and at.lineno is not None}
 
 
-def _names(expression: types.CodeType, variables: dict[str, Any]) -> tuple[str, ...]:
+def names_given(expression: types.CodeType, variables: dict[str, Any]) -> tuple[str, ...]:
     """The names that a preset's *expression* gives; none where a variable is not bound here."""
     try:
         # As globals: what a comprehension holds does not see locals.

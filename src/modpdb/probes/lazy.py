@@ -14,6 +14,7 @@ from pathlib import Path
 from types import (
     BuiltinFunctionType,
     FunctionType,
+    MappingProxyType,
     MethodDescriptorType,
     MethodType,
     WrapperDescriptorType,
@@ -31,6 +32,8 @@ _OPERATORS = {
     "ge": ">=", "eq": "==", "ne": "!=", "lshift": "<<", "rshift": ">>",
 }  # fmt: skip
 _TUPLE_ELEMENT = "[…]"  # after the name of an operation that gives several
+_PLAIN = (int, str, float, bool, slice, type(None))  # most of what operations are given
+NOTHING: Mapping[Any, Any] = MappingProxyType({})
 _REVERSED = {"rsub": "-", "rtruediv": "/", "rpow": "**", "rfloordiv": "//"}
 
 
@@ -65,7 +68,8 @@ class Cost:
 
 def is_lazy(value: object) -> bool:
     """Whether *value* is one of gguf's lazy tensors, LazyTorchTensor or LazyNumpyTensor."""
-    if class_attribute(type(value), "_wrap_fn") is None:
+    cls = type(value)
+    if cls in _PLAIN or class_attribute(cls, "_wrap_fn") is None:
         return False
     state = instance_dict(value)
     return {"_meta", "_data", "_args", "_kwargs", "_func"} <= state.keys() and _is_eager(
@@ -75,8 +79,7 @@ def is_lazy(value: object) -> bool:
 
 def shape_and_dtype(tensor: Any) -> tuple[tuple[int, ...], str, int]:
     """Shape, dtype and bytes of what a lazy tensor will be, or of a torch or numpy one."""
-    state = instance_dict(tensor)
-    meta = state["_meta"] if is_lazy(tensor) else tensor
+    meta = instance_dict(tensor)["_meta"] if is_lazy(tensor) else tensor
     torch = torch_or_none()
     if torch is not None and TensorReader(torch).is_tensor(meta):
         facts = TensorReader(torch).facts(meta)
@@ -88,37 +91,71 @@ def shape_and_dtype(tensor: Any) -> tuple[tuple[int, ...], str, int]:
     return tuple(shape), short_dtype(str(dtype)), elements * dtype.itemsize
 
 
+def _shape_and_dtype(meta: Any) -> tuple[tuple[int, ...], str]:
+    """The same of what a lazy tensor holds as `_meta`: quick for what is no subclass, of which a
+    graph has many."""
+    torch, numpy = torch_or_none(), sys.modules.get("numpy")
+    plain = getattr(torch, "Tensor", None), getattr(numpy, "ndarray", None)
+    if type(meta) in plain:
+        return tuple(meta.shape), short_dtype(str(meta.dtype))
+    shape, dtype, _ = shape_and_dtype(meta)
+    return shape, dtype
+
+
 # -- history -------------------------------------------------------------------------------------
 
 
-def history(lazy: Any, names: Mapping[int, str]) -> Leaf | Made:
+def history(
+    lazy: Any, names: Mapping[int, str], known: Mapping[int, Leaf | Made] = NOTHING
+) -> Leaf | Made:
     """How *lazy* is made. *names*: of checkpoint tensors, by the id of what stands for them in
-    the graph (`LocalTensor`, a safetensors slice)."""
+    the graph (`LocalTensor`, a safetensors slice). *known*: how lazy tensors are made of which
+    that was found out before, by their id; the graph is not followed beyond them."""
     done: dict[int, Leaf | Made] = {}
-    for node in _in_order(lazy):
+    stack: list[tuple[Any, Any]] = [(lazy, None)]
+    while stack:
+        node, below = stack.pop()
+        key = id(node)
+        if key in done:
+            continue
+        if key in known:
+            done[key] = known[key]
+            continue
         state = instance_dict(node)
-        shape, dtype, _ = shape_and_dtype(node)
-        below = tuple(done[id(each)] for each in _lazies(state["_args"]))
-        if state["_data"] is not None:
-            done[id(node)] = Leaf("", names.get(id(state["_data"]), ""), shape, dtype, True)
-        elif below:
-            done[id(node)] = Made(_operation(state), below, shape, dtype)
-        else:
-            file, name = _origin(state["_args"], names)
-            done[id(node)] = Leaf(file, name, shape, dtype)
+        if below is None:
+            below = _lazies(state["_args"]) if state["_data"] is None else []
+            if below:
+                stack.append((node, below))
+                stack += [(each, None) for each in reversed(below)]
+                continue
+        done[key] = _origin(state, names, tuple(done[id(each)] for each in below))
     return done[id(lazy)]
+
+
+def _origin(
+    state: Mapping[str, Any], names: Mapping[int, str], inputs: tuple[Leaf | Made, ...]
+) -> Leaf | Made:
+    shape, dtype = _shape_and_dtype(state["_meta"])
+    if state["_data"] is not None:
+        return Leaf("", names.get(id(state["_data"]), ""), shape, dtype, True)
+    if inputs:
+        return Made(_operation(state), inputs, shape, dtype)
+    file, name = _source(state["_args"], names)
+    return Leaf(file, name, shape, dtype)
+
+
+def bound_names(model_tensors: Any) -> Iterator[tuple[Any, str]]:
+    """What each callable in a converter's `model_tensors` has bound, and the tensor's name."""
+    if type(model_tensors) is not dict:
+        return
+    for name, source in model_tensors.items():
+        if type(name) is str and type(source) is FunctionType:
+            yield from ((bound, name) for bound in source.__defaults__ or ())
 
 
 def leaf_names(model_tensors: Any) -> dict[int, str]:
     """The names in a converter's `model_tensors`, by the id of what each callable has bound."""
-    if type(model_tensors) is not dict:
-        return {}
-    return {
-        id(bound): name
-        for name, source in model_tensors.items()
-        if type(name) is str and type(source) is FunctionType
-        for bound in source.__defaults__ or ()
-    }
+    return {id(bound): name for bound, name in bound_names(model_tensors)}
 
 
 def leaves(origin: Leaf | Made) -> Iterator[Leaf]:
@@ -135,7 +172,7 @@ def leaves(origin: Leaf | Made) -> Iterator[Leaf]:
             stack.extend(reversed(each.inputs))
 
 
-def _origin(args: Any, names: Mapping[int, str]) -> tuple[str, str]:
+def _source(args: Any, names: Mapping[int, str]) -> tuple[str, str]:
     source = args[0] if is_a(args, tuple) and args else None
     path: Any = instance_dict(instance_dict(source).get("data_range")).get("filename")
     file = Path(path).name if type(path) is str or is_a(path, Path) else ""
@@ -201,6 +238,8 @@ def _argument(value: Any) -> str:
 
 def _is_eager(value: Any) -> bool:
     """Whether *value* is a tensor of torch or an array of numpy."""
+    if type(value) in _PLAIN:
+        return False
     torch, numpy = torch_or_none(), sys.modules.get("numpy")
     kinds = getattr(torch, "Tensor", None), getattr(numpy, "ndarray", None)
     return any(kind is not None and is_a(value, kind) for kind in kinds)

@@ -1,7 +1,7 @@
 """One picture of a llama.cpp conversion: source, names, what the writer holds, how far it is.
 
-Told now, from what the frames and the writer hold, with nothing collected on the way: that a
-tensor of the writer comes from a certain source is what the name map says, not what was seen.
+Which source the writer's tensors come from was seen where provenance is collected; else it is what
+the name map says, told from what the frames and the writer hold now.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from modpdb.probes.conversion import (
     name_mapping,
 )
 from modpdb.probes.held_tensors import of_dict
+from modpdb.probes.provenance import Provenance
 from modpdb.probes.tensor_names import base_name
 from modpdb.probes.writer import is_writer, written_names
 
 Come = Literal["held", "read", "at hand", "to come"]
-"""How far a source tensor has come: the writer holds a tensor of the name that the map gives it;
-it was read, and there is none (stacked, split, renamed or dropped); it is being converted; it was
-not read yet."""
+"""How far a source tensor has come: the writer holds what is made of it; it was read, and the
+writer holds nothing of it (dropped, or yet to be stacked); it is being converted; it was not read
+yet. By the name map alone, one that is stacked, split or renamed counts as read."""
 
 _STAGES = {
     "set_vocab": "the tokenizer is being read",
@@ -63,9 +64,13 @@ def source_of(conversion: Conversion) -> Checkpoint:
 
 
 def conversion_progress(
-    conversion: Conversion, source: Checkpoint, frames: Sequence[tuple[str, Mapping[str, Any]]]
+    conversion: Conversion,
+    source: Checkpoint,
+    frames: Sequence[tuple[str, Mapping[str, Any]]],
+    seen: Provenance | None = None,
 ) -> Progress:
-    """*frames* are the names of the functions at hand with their variables, innermost first."""
+    """*frames* are the names of the functions at hand with their variables, innermost first; *seen*
+    is what was collected of this conversion since it began."""
     writer = conversion.writer
     held = written_names(writer) if is_writer(writer) else set()
     mapping = name_mapping(conversion)
@@ -73,10 +78,14 @@ def conversion_progress(
     names = {each.name: base_name(each.name) if lora else each.name for each in source.tensors}
     made = {name: _made(mapping, name, loop, lora) for name, loop in names.items()}
     at = _at_hand(conversion, frames)
-    read = _read(list(dict.fromkeys(names.values())), at, bool(held), frames)
+    if seen is not None:
+        read, done = set(seen.converted), set(seen.sources_to)
+    else:
+        read = _read(list(dict.fromkeys(names.values())), at, bool(held), frames)
+        done = {name for name, gguf in made.items() if gguf in held}
     come: dict[str, Come] = {}
     for name, loop in names.items():
-        if made[name] in held:
+        if name in done:
             come[name] = "held"
         elif loop == at:
             come[name] = "at hand"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -75,6 +76,7 @@ class NoStatistics(ValueError):
     """Why a tensor has no statistics, in a few words."""
 
 
+@functools.lru_cache(64)
 def short_dtype(name: str) -> str:
     """torch's, numpy's or safetensors' dtype in short: bf16, f32, i64, u8, f8_e4m3fn."""
     name = name.removeprefix("torch.")

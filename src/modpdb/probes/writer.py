@@ -162,8 +162,12 @@ def _tensor(name: str, held: Mapping[str, Any], shard: int) -> GGUFTensor:
     listed: Any = shape if is_a(shape, tuple) or type(shape) is list else ()
     sizes = [_scalar(size) for size in listed]
     ne = tuple(size for size in reversed(sizes) if type(size) is int)
-    dtype = _member(held.get("dtype"))
     size = _scalar(nbytes)
-    # ggml_type_name(): q8_0, q4_K
-    short = dtype[:-1].lower() + "K" if dtype.endswith("_K") else dtype.lower()
-    return GGUFTensor(name, short or "?", ne, size if type(size) is int else None, shard)
+    dtype = type_name(held.get("dtype")) or "?"
+    return GGUFTensor(name, dtype, ne, size if type(size) is int else None, shard)
+
+
+def type_name(member: object) -> str:
+    """A GGMLQuantizationType by ggml's own name: q8_0, q4_K; "" of anything else."""
+    name = _member(member)
+    return name[:-1].lower() + "K" if name.endswith("_K") else name.lower()

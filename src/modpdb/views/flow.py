@@ -37,9 +37,14 @@ class Flow:
             line.append_text(part)
         yield from self._lines(console, line, options.max_width)
 
-    @staticmethod
-    def _lines(console: Console, line: Text, width: int) -> RenderResult:
-        for each in line.wrap(console, width):
+    def _lines(self, console: Console, line: Text, width: int) -> RenderResult:
+        if cell_len(line.plain.rstrip()) <= width:
+            lines = [line]
+        else:
+            lines = list(line.wrap(console, max(width - self._indent, 1)))
+        for place, each in enumerate(lines):
             each.rstrip()
+            if place:
+                yield Segment(" " * self._indent)
             yield from each.render(console)
             yield Segment.line()

@@ -9,12 +9,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from modpdb.probes.lazy import Leaf, Made
 from modpdb.probes.tensor_summary import Memory, Norms, TensorSummary
 from modpdb.probes.tensors import Statistics
 from modpdb.views.flow import Flow
-from modpdb.views.folding import folded
-from modpdb.views.text import plural, printable, shape, size
+from modpdb.views.history import history
+from modpdb.views.text import printable, shape, size
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 16  # bars of the histogram line
@@ -116,7 +115,7 @@ def _details(found: TensorSummary) -> Iterator[tuple[str, RenderableType]]:
     for part in found.parts:
         yield "", summary(part)
     if found.history is not None:
-        yield "from", _history(found.history)
+        yield "from", history(found.history)
     if found.cost is not None:
         line = Text("not computed: ", "yellow")
         line.append(
@@ -193,56 +192,3 @@ def _names(names: Sequence[str]) -> Text:
     shown = ", ".join(printable(name) for name in names[:_NAMES])
     more = len(names) - _NAMES
     return Text(shown).append(f" and {more:,} more" if more > 0 else "", "dim")
-
-
-# -- history -------------------------------------------------------------------------------------
-
-
-def _history(origin: Leaf | Made) -> RenderableType:
-    steps: list[Text] = []
-    while isinstance(origin, Made) and len(set(origin.inputs)) == 1 and len(origin.inputs) == 1:
-        steps.append(Text(printable(origin.operation)))
-        origin = origin.inputs[0]
-    if isinstance(origin, Leaf):
-        steps.append(_leaf(origin))
-    else:
-        steps.append(_joined(origin))
-    first, *rest = reversed(steps)
-    return Flow([first, *(Text("→ ", "dim").append_text(step) for step in rest)], gap=" ")
-
-
-def _leaf(leaf: Leaf) -> Text:
-    text = Text(f"{printable(leaf.file)}: " if leaf.file else "", "dim")
-    name = printable(leaf.name) or ("in memory" if leaf.materialised else "LEAF")
-    return text.append(name, "not dim bold").append(
-        f" {shape(leaf.shape)} {printable(leaf.dtype)}", "not dim"
-    )
-
-
-def _joined(made: Made) -> Text:
-    """An operation on several: `stack of 8: layers.{0…7}.w1.weight [4, 3] bf16 → float`."""
-    text = Text(printable(made.operation)).append(f" of {plural(len(made.inputs), 'tensor')}: ")
-    alike = [(_source_name(each), _chain(each)) for each in made.inputs]
-    rows = folded(alike)
-    for place, (name, times, chain) in enumerate(rows[:_NAMES]):
-        text.append("; " if place else "").append(printable(name), "bold")
-        text.append(f"{f' ({times})' if times > 1 else ''} {chain}")
-    if len(rows) > _NAMES:
-        text.append(f"; and {len(rows) - _NAMES:,} more", "dim")
-    return text
-
-
-def _source_name(origin: Leaf | Made) -> str:
-    while isinstance(origin, Made) and len(origin.inputs) == 1:
-        origin = origin.inputs[0]
-    if isinstance(origin, Made):
-        return f"{origin.operation} of {len(origin.inputs)}"
-    return origin.name or origin.file or "LEAF"
-
-
-def _chain(origin: Leaf | Made) -> str:
-    steps = []
-    while isinstance(origin, Made) and len(origin.inputs) == 1:
-        steps.append(printable(origin.operation))
-        origin = origin.inputs[0]
-    return " → ".join([f"{shape(origin.shape)} {printable(origin.dtype)}", *reversed(steps)])
