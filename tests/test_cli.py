@@ -58,7 +58,6 @@ def test_options_in_every_spelling() -> None:
         ("--stpo init s.py", "unknown option --stpo"),
         ("--no-rc=1 s.py", "--no-rc takes no value"),
         ("--on-eof stop s.py", "--on-eof takes `continue`, not 'stop'"),
-        ("verify out.gguf", "a script of that name is ./verify"),
         ("-", "the script cannot come from standard input"),
         ("--", "no script to run"),
     ],

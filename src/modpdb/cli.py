@@ -11,7 +11,7 @@ from typing import NoReturn
 _USAGE = """\
 usage: modpdb [OPTIONS] SCRIPT [ARGS…]  |  modpdb [OPTIONS] -m MODULE [ARGS…]
        modpdb [OPTIONS] model MODEL_DIR [PROMPT | IDS]
-       modpdb verify [--all] [--json FILE] MODEL_DIR FILE.gguf"""
+       modpdb verify [--all] [--json FILE] [--base DIR] MODEL_DIR FILE.gguf"""
 
 _HELP = f"""\
 {_USAGE}

@@ -34,6 +34,18 @@ def comparing(
     return Comparing(SourceTensors(checkpoint), pairing, judge, decided or {})
 
 
+def base_of(adapter: Path) -> Path | None:
+    """The folder of the model that a LoRA adapter's config names, where it is one of this machine;
+    None where *adapter* is no adapter's folder."""
+    try:
+        named = read_json(adapter / "adapter_config.json", "the config").get(
+            "base_model_name_or_path"
+        )
+    except CheckpointError:
+        return None
+    return Path(named) if type(named) is str and (Path(named) / "config.json").is_file() else None
+
+
 def name_map(contents: GGUFContents) -> Mapping[str, Any]:
     """gguf's TensorNameMap for the file's architecture; {} of one that it does not know."""
     gguf = sys.modules["gguf"]
@@ -55,8 +67,9 @@ def judge_of(
     architecture: str,
     slow: Callable[[], None] = lambda: None,
 ) -> Judge:
-    """By what *architecture* needs of the model in *folder*; *config*: the converter's, None for
-    that of the folder. *slow* is called once where building the model takes over a second."""
+    """By what *architecture* needs of the model in *folder*, of a LoRA adapter's *checkpoint* its
+    base; *config*: the converter's, None for that of the folder. *slow* is called once where
+    building the model takes over a second."""
     if config is None:
         try:
             config = read_json(folder / "config.json", "the config")

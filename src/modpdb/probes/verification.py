@@ -231,6 +231,8 @@ class _Search:
         names = candidate.sources
         judged: list[tuple[Status, str, Relation]] = []
         for relation in itertools.islice(self._relations(sources), 1 + _ALSO):
+            if judged and relation.kind in ("plus", "times") and not self._ambiguous():
+                continue  # of what is a copy: by so little that rounding undoes it
             status, reason = self._against.judge(names, self._tensor.name, relation)
             judged.append((status, reason, relation))
             if status != "WRONG" and not self._ambiguous():
@@ -261,7 +263,7 @@ class _Search:
         alike = [
             [part for part in natural(name) if part[0] < 0] for name in (names[0], self._named[0])
         ]
-        words = f"the name map puts {expected} here"
+        words = f"the values are those of another tensor: the name map puts {expected} here"
         return ("WRONG" if alike[0] == alike[1] else "unjudged"), words
 
     def _nearest(self, candidate: Candidate, sources: list[Any]) -> tuple[Candidate, Miss] | None:

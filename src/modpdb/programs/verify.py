@@ -29,7 +29,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         _import()
         with Progress(_Shell()) as told:
-            found = _verified(Path(options.model_dir), Path(options.file), told)
+            base = Path(options.base) if options.base is not None else None
+            found = _verified(Path(options.model_dir), Path(options.file), base, told)
         if options.json is not None:
             _write(Path(options.json), found)
     except CheckpointError as error:
@@ -38,7 +39,10 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("modpdb verify: interrupted", file=sys.stderr)
         return 130
-    _show(found, unfold=options.all)
+    try:
+        _show(found, unfold=options.all)
+    except BrokenPipeError:  # of `| head`; what Python has yet to write goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return exit_status(found)
 
 
@@ -52,6 +56,7 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("model_dir", metavar="MODEL_DIR", help="checkpoint, or a LoRA adapter's")
     parser.add_argument("file", metavar="FILE.gguf", help="what was made of it")
+    parser.add_argument("--base", metavar="DIR", help="the model that a LoRA adapter changes")
     parser.add_argument("--all", action="store_true", help="a line for each tensor")
     parser.add_argument("--json", metavar="FILE", help="write the verdicts to FILE, too")
     return parser.parse_intermixed_args(arguments)
@@ -76,16 +81,17 @@ def _import() -> None:
             ) from None
 
 
-def _verified(folder: Path, file: Path, watch: Progress) -> Verification:
+def _verified(folder: Path, file: Path, base: Path | None, watch: Progress) -> Verification:
     from modpdb.probes.checkpoint_files import open_checkpoint
-    from modpdb.probes.comparing import comparing, judge_of, name_map
+    from modpdb.probes.comparing import base_of, comparing, judge_of, name_map
     from modpdb.probes.verification import verify
     from modpdb.probes.written_tensors import WrittenFile
 
     checkpoint = open_checkpoint(folder)
     written = WrittenFile(file)
     mapping, arch = name_map(written.contents), written.contents.architecture
-    judge = judge_of(folder, None, checkpoint, mapping, arch)
+    model = base or base_of(folder) or folder
+    judge = judge_of(model, None, checkpoint, mapping, arch)
     return verify(written, comparing(checkpoint, mapping, judge), watch=watch)
 
 
@@ -114,3 +120,4 @@ def _show(found: Verification, *, unfold: bool) -> None:
     color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     color = color or bool(os.environ.get("FORCE_COLOR"))
     print_to(sys.stdout, [verification(found, unfold=unfold)], color=color)
+    sys.stdout.flush()

@@ -72,13 +72,14 @@ class _Alike:
 
 def _alike(verdict: Verdict) -> _Alike:
     relation = verdict.relation
+    folds = verdict.miss is None and (verdict.by != "values" or verdict.status == "unjudged")
     return _Alike(
         verdict.type,
         verdict.stored,
         relation_words(relation) if relation is not None else "",
         tuple(_also(each) for each in verdict.also),
         verdict.decided if verdict.status != "ok" else "",
-        verdict.name if verdict.miss is not None else "",
+        verdict.name if verdict.status != "ok" and not folds else "",
     )
 
 
