@@ -39,6 +39,12 @@ def test_a_program_of_our_own() -> None:
     assert launch.arguments == ["--dtype", "f32", "DIR", "Hello"] and launch.stops == ["build"]
 
 
+def test_a_tool_that_debugs_nothing() -> None:
+    launch = parse(["verify", "--all", "DIR", "out.gguf"])
+    assert (launch.action, launch.target) == ("tool", "verify")
+    assert launch.arguments == ["--all", "DIR", "out.gguf"]
+
+
 def test_options_in_every_spelling() -> None:
     launch = parse(
         ["-c", "b 3", "-cc", "--command=p 1", "--stop", "init", "--stop=map", "--preset=llama.cpp"]

@@ -86,6 +86,23 @@ def assembled(sources: list[Any], target: Target) -> Iterator[Relation]:
                 yield Relation(kind, words, _together(parts), parts=tuple(parts))
 
 
+def stacking_order(sources: list[Any], target: Target) -> list[int] | None:
+    """The numbers of the sources as they are stacked in *target*, each as it is; None where they
+    are not those that are stacked there."""
+    if target.shape[:1] != (len(sources),) or target.ndim < 2:
+        return None
+    order: list[int] = []
+    with undisturbed(torch_or_none()):
+        for held in target.held.unbind(0):
+            slot = target.like(held)
+            rest = (n for n in range(len(sources)) if n not in order)
+            found = next((n for n in rest if slot.made_of(sources[n])), None)
+            if found is None:
+                return None
+            order.append(found)
+    return order
+
+
 def _layouts(sources: list[Any], target: Target) -> Iterator[tuple[Kind, str, list[Any]]]:
     """Where each source may lie in the target, as views."""
     shapes = [tuple(each.shape) for each in sources]

@@ -18,7 +18,7 @@ from modpdb.probes.files import CheckpointError
 from modpdb.probes.gguf_contents import GGUFTensor
 from modpdb.probes.misses import Miss, closest
 from modpdb.probes.pairing import Candidate, Pairing
-from modpdb.probes.relations import Relation, assembled, relations
+from modpdb.probes.relations import Relation, assembled, relations, stacking_order
 from modpdb.probes.source_tensors import SourceTensors
 from modpdb.probes.stored import Mapped
 from modpdb.probes.tensor_like import Watch
@@ -198,6 +198,7 @@ class _Search:
             if sources is None:
                 continue
             found = self._explained(candidate, sources, make)
+            found = found or self._in_another_order(candidate, sources, make)
             if found is not None:
                 return found
             if nearest is None and candidate.by != "values":
@@ -244,6 +245,17 @@ class _Search:
         if candidate.by == "values" and self._named:
             status, reason = self._misplaced(names)
         return make(status, reason, sources=names, relation=relation, also=also, by=candidate.by)
+
+    def _in_another_order(
+        self, candidate: Candidate, sources: list[Any], make: Callable[..., Verdict]
+    ) -> Verdict | None:
+        """Of experts that are stacked, but not as they are numbered."""
+        order = stacking_order(sources, self._target) if len(sources) > 1 else None
+        if order is None:
+            return None
+        names = tuple(candidate.sources[number] for number in order)
+        ordered = [sources[number] for number in order]
+        return self._explained(Candidate(names, candidate.by), ordered, make)
 
     def _relations(self, sources: list[Any]) -> Iterator[Relation]:
         found = relations(sources[0], self._target) if len(sources) == 1 else None

@@ -42,7 +42,7 @@ class WrittenFile:
 
     def __init__(self, path: Path) -> None:
         self._files = _shards(path)
-        self._places: list[dict[str, int]] = []
+        self.places: list[dict[str, int]] = []  # by shard: where the data of each begins
         parts: list[GGUFContents] = []
         for number, file in enumerate(self._files):
             found, places = read_places(file)
@@ -50,7 +50,7 @@ class WrittenFile:
                 raise CheckpointError(f"{file}: big-endian, expected a little-endian file")
             tensors = tuple(each._replace(shard=number) for each in found.tensors)
             parts.append(replace(found, tensors=tensors))
-            self._places.append(places)
+            self.places.append(places)
         self.contents = replace(
             parts[0],
             tensors=tuple(each for part in parts for each in part.tensors),
@@ -61,7 +61,7 @@ class WrittenFile:
     def data(self, tensor: GGUFTensor) -> Mapped:
         if tensor.nbytes is None:
             raise CheckpointError(f"{tensor.dtype} is not a type that is known here")
-        file, place = self._files[tensor.shard], self._places[tensor.shard][tensor.name]
+        file, place = self._files[tensor.shard], self.places[tensor.shard][tensor.name]
         return mapped(file, tensor.name, torch_or_none().uint8, tensor.nbytes, place)
 
 

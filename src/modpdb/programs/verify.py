@@ -27,7 +27,6 @@ _MODULES = ("torch", "gguf")
 def main(arguments: Sequence[str]) -> int:
     options = parsed(arguments)
     try:
-        _import()
         with Progress(_Shell()) as told:
             base = Path(options.base) if options.base is not None else None
             found = _verified(Path(options.model_dir), Path(options.file), base, told)
@@ -89,6 +88,7 @@ def _verified(folder: Path, file: Path, base: Path | None, watch: Progress) -> V
 
     checkpoint = open_checkpoint(folder)
     written = WrittenFile(file)
+    _import()  # takes seconds, so what cannot be read is said before
     mapping, arch = name_map(written.contents), written.contents.architecture
     model = base or base_of(folder) or folder
     judge = judge_of(model, None, checkpoint, mapping, arch)

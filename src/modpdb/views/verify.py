@@ -26,7 +26,7 @@ _STYLE = {"WRONG": "bold red", "unexplained": "bold red", "unjudged": "yellow", 
 
 def verification(found: Verification, *, unfold: bool = False) -> RenderableType:
     """*unfold*: a line for each tensor."""
-    parts: list[RenderableType] = [verdict_line(found)]
+    parts: list[RenderableType] = [_verdict_line(found), _of_what(found)]
     parts += [Text(f"problem: {printable(each)}", "yellow") for each in found.problems]
     by_status = [[each for each in found.verdicts if each.status == one] for one in _ORDER]
     if unfold:
@@ -38,8 +38,8 @@ def verification(found: Verification, *, unfold: bool = False) -> RenderableType
     return Group(*parts)
 
 
-def verdict_line(found: Verification) -> Text:
-    """`38 tensors: 36 ok, 2 WRONG`, and of what."""
+def _verdict_line(found: Verification) -> Text:
+    """`38 tensors: 36 ok, 2 WRONG`."""
     of = f" of {found.of:,}" if len(found.verdicts) != found.of else ""
     text = Text(f"{plural(len(found.verdicts), 'tensor')}{of}: ", "bold")
     told = [each for each in reversed(_ORDER) if found.count(each)]
@@ -49,10 +49,12 @@ def verdict_line(found: Verification) -> Text:
         )
     if not told:
         text.append("nothing to compare", "yellow")
-    arch = f" ({printable(found.architecture)})" if found.architecture else ""
-    return text.append(
-        f"   {printable(found.where)}{arch} against {printable(found.source)}", "not bold"
-    )
+    return text
+
+
+def _of_what(found: Verification) -> Text:
+    arch = f" ({found.architecture})" if found.architecture else ""
+    return Text(printable(f"{found.where}{arch} against {found.source}"), "dim")
 
 
 # -- rows ----------------------------------------------------------------------------------------
