@@ -20,17 +20,22 @@ PLAIN = _names(
     token_embd token_types output attn_q attn_k attn_v attn_output attn_gate attn_q_a
     attn_q_b attn_kv_a_mqa ffn_gate ffn_up ffn_down ffn_gate_inp ffn_gate_exps
     ffn_up_exps ffn_down_exps ffn_gate_shexp ffn_up_shexp ffn_down_shexp
-    ffn_gate_inp_shexp
-    attn_rel_b cross_attn_q cross_attn_k cross_attn_v cross_attn_o cross_attn_rel_b attn_o
+    ffn_gate_inp_shexp attn_o attn_rel_b cross_attn_q cross_attn_k cross_attn_v cross_attn_o
+    cross_attn_rel_b
     """
 )
 """Matrices that ggml multiplies by row for row as torch does (`ggml_mul_mat`, `ggml_mul_mat_id`,
 `ggml_get_rows`), by their names in a GGUF file; q and k but for RoPE."""
 
+VECTORS = {"exp_probs_b": "e_score_correction_bias", "attn_sinks": "sinks"}
+"""What ggml adds to the experts' probabilities, or takes into the softmax, as the original does:
+the role in a GGUF file, the HF parameter's or buffer's name."""
+
 _POSITIONS = _names("GPT2Model GPTBigCodeModel BertEmbeddings")
 """HF modules whose learned positions begin with position 0."""
 
 NORMS_FOLDED = frozenset({"dots3note"})
+"""Architectures whose norms take in factors of the config in the converter."""
 _SCANNED = _names("mamba mamba2 jamba granitehybrid nemotron_h nemotron_h_moe")
 _SCAN_MATRICES = frozenset({"ssm_in", "ssm_x", "ssm_dt", "ssm_out"})
 SCAN_COPIES = frozenset({"ssm_conv1d", "ssm_d", "ssm_dt"})
@@ -60,7 +65,7 @@ _FOLDED: Mapping[str, tuple[str, frozenset[str] | None]] = {
 
 _CONTIGUOUS = _names(
     """
-    Phi3Attention GPT2Attention MptAttention DbrxAttention Phi3MLP GlmMLP Glm4MLP
+    Phi3Attention GPT2Attention MptAttention DbrxAttention Phi3MLP GlmMLP Glm4MLP Glm4vTextMLP
     """
 )
 _PER_HEAD = frozenset({"GPTNeoXAttention", "BloomAttention"})

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from modpdb.probes.relations import Relation
+from modpdb.probes.row_orders import RowOrder
 
 Verdict = Literal["ok", "WRONG", "unjudged"]
 What = Literal["copy", "rope", "plus", "function", "unknown"]
 
+_CHANGES = frozenset({"transposed", "permuted", "rope", "plus", "times", "negated exp"})
 _NUMBER = re.compile(r"number ([\d,]+) of the ([\d,]+)")
 
 
@@ -21,11 +23,11 @@ class Need:
     *words* say it shortly, or, of "unknown", why it is not known; *why* it is needed; *source*
     where the facts are from, with version; *subject* what needs it: `q of llama`.
 
-    "rope": rows permuted within *heads* heads from halves to pairs, *back* from pairs to halves;
-    *heads* None where the order is another one, *either* where the rows may as well stay.
-    "plus": *constant* added. "function": the relation of kind *function*. "copy": *experts* are
-    the numbers of those that are stacked, in the order of the sources; *reshaped* where the shape
-    may differ.
+    "rope": rows in another *order*, *heads* where that is RoPE's within whole heads, *back* from
+    pairs to halves. *unrotated*: nothing rotates the rows, so that any order will do in which q's
+    and k's are alike. "plus": *constant* added. "function": the relation of kind *function*.
+    "copy": *experts* are the numbers of those that are stacked, in the order of the sources;
+    *reshaped* where the shape may differ.
     """
 
     what: What
@@ -39,17 +41,22 @@ class Need:
     back: bool = False
     experts: tuple[int, ...] = ()
     reshaped: bool = False
-    either: bool = False
+    unrotated: bool = False
+    order: RowOrder | None = None
 
 
-def judge(need: Need, *relations: Relation) -> tuple[Verdict, str]:
+def judge(need: Need, *relations: Relation, in_order: bool = False) -> tuple[Verdict, str]:
     """Whether one of *relations*, all of which hold, is what is needed; and what, or why not.
 
-    The first of them, the simplest, is the one that a reason speaks of. Without relations, or
-    where the need is not known, or one holds no closer than rounding, it is unjudged.
+    *in_order*: it was proved that the rows are in the need's order (row_orders.in_order), which
+    relations do not always tell. The first relation, the simplest, is the one that a reason speaks
+    of. Without any, or where the need is not known, or where one holds no closer than rounding, it
+    is unjudged.
     """
     if need.what == "unknown":
         return "unjudged", need.words
+    if need.order is not None and in_order:
+        return "ok", need.words
     if not relations:
         return "unjudged", f"how it was made is not known; {_needs(need)}"
     judged = [_judge(need, relation) for relation in relations]
@@ -64,20 +71,19 @@ def _judge(need: Need, relation: Relation) -> tuple[Verdict, str]:
 
 
 def _copy(need: Need, relation: Relation) -> tuple[Verdict, str]:
-    if relation.kind == "identical":
+    if relation.kind == "identical" or (relation.kind == "reshaped" and need.reshaped):
         return "ok", need.words
-    if relation.kind == "reshaped":
-        if need.reshaped:
-            return "ok", need.words
-        return "unjudged", f"it was {relation.words}; {_needs(need)}"
     if relation.kind == "stacked":
         return _stacked(need, relation)
     if relation.kind == "slice":
         return "unjudged", f"it is {relation.words}: whether those are the right ones is not known"
+    if relation.kind == "rope" and need.unrotated:
+        words = "its rows were permuted, which is right if both q's and k's were alike"
+        return "unjudged", f"{words}: {need.why}"
     if relation.kind == "times":
         # A factor of the model's may be folded in where llama.cpp's graph leaves it out.
         return "unjudged", f"it was multiplied, {relation.words}; {_needs(need)}"
-    return _wrong(need, relation)
+    return _otherwise(need, relation)
 
 
 def _stacked(need: Need, relation: Relation) -> tuple[Verdict, str]:
@@ -97,46 +103,44 @@ def _stacked(need: Need, relation: Relation) -> tuple[Verdict, str]:
 
 def _rope(need: Need, relation: Relation) -> tuple[Verdict, str]:
     if relation.kind == "rope" and need.heads is not None:
-        back = "back" in relation.words
+        back = "back" in relation.words  # as relations.py says it
         if back == need.back and need.heads in relation.heads:
             return "ok", need.words
         if back == need.back:
             heads = " or ".join(f"{each:,}" for each in relation.heads)
             return "WRONG", f"{_needs(need)}; it was permuted within {heads} heads"
         return "WRONG", f"{_needs(need)}; it was permuted the other way"
-    if relation.kind == "identical" and need.either:
-        return "ok", "a plain copy"
-    if relation.kind in ("identical", "rope", "plus", "negated exp", "transposed"):
-        return _wrong(need, relation)
-    if relation.kind == "permuted" and need.heads is not None:
-        return _wrong(need, relation)
-    return "unjudged", f"{_needs(need)}; what was done is {relation.words or relation.kind}"
+    if relation.kind == "identical" and need.unrotated:
+        return "unjudged", f"it was copied, which is right if both q and k were: {need.why}"
+    if relation.kind == "permuted" and need.heads is None:
+        return "unjudged", f"{_needs(need)}; what was done is {relation.words}"
+    return _otherwise(need, relation)
 
 
 def _plus(need: Need, relation: Relation) -> tuple[Verdict, str]:
     if relation.kind == "plus" and relation.constant == need.constant:
         return "ok", need.words
-    if relation.kind in ("reshaped", "slice", "stacked"):
-        return "unjudged", f"{_needs(need)}; what was done is {relation.words or relation.kind}"
-    return _wrong(need, relation)
+    return _otherwise(need, relation)
 
 
 def _function(need: Need, relation: Relation) -> tuple[Verdict, str]:
     if relation.kind == need.function:
         return "ok", need.words
-    if relation.kind in ("reshaped", "slice", "stacked", "permuted"):
-        return "unjudged", f"{_needs(need)}; what was done is {relation.words or relation.kind}"
-    return _wrong(need, relation)
+    return _otherwise(need, relation)
 
 
-def _wrong(need: Need, relation: Relation) -> tuple[Verdict, str]:
+def _otherwise(need: Need, relation: Relation) -> tuple[Verdict, str]:
+    """Of a relation that is not the needed one: of a part or of a shape alone it does not tell
+    what has become of the values."""
     if relation.kind == "identical":
         return "WRONG", f"{_needs(need)}; it was copied"
-    return "WRONG", f"{_needs(need)}; what was done is {relation.words or relation.kind}"
+    verdict: Verdict = "WRONG" if relation.kind in _CHANGES else "unjudged"
+    return verdict, f"{_needs(need)}; what was done is {relation.words or relation.kind}"
 
 
 def _needs(need: Need) -> str:
-    return f"{need.subject or 'it'} needs {need.words}"
+    why = f" ({need.why})" if need.why and need.what in ("plus", "function") else ""
+    return f"{need.subject or 'it'} needs {need.words}{why}"
 
 
 _RULES = {"copy": _copy, "rope": _rope, "plus": _plus, "function": _function}

@@ -11,21 +11,31 @@ from typing import Any, Literal
 
 from modpdb.probes.checkpoints import TensorEntry
 from modpdb.probes.norm_observed import NormEffect, is_linear, norm_effect
-from modpdb.probes.rope_observed import Rotation, observe_rotations
+from modpdb.probes.rope_observed import Rotation, Rotations, observe_rotations
 from modpdb.probes.skeleton import in_model_copy
 from modpdb.probes.skeleton_names import Loads, loading_names
 
-Use = Literal["linear", "transposed", "embedding", "norm", "convolution", "experts", "other"]
+Use = Literal[
+    "linear",
+    "transposed",
+    "embedding",
+    "norm",
+    "convolution",
+    "experts",
+    "transposed experts",
+    "other",
+]
 """`transposed`: a matrix of (in, out), as transformers' Conv1D; `experts`: matrices of
-(expert, out, in)."""
+(expert, out, in), `transposed experts` of (expert, in, out)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParameterFacts:
-    """One parameter. *module* is the path of what registers it, *role* its name there, *around*
-    the class of the module around that. *rotation* is what that does to q and k, None if it was
-    not seen to rotate; *skipped* where it did not and others of its class did. *norm* is there
-    for what is run as a norm, if only to say why it is none."""
+    """One parameter or buffer. *module* is the path of what registers it, *role* its name there,
+    *around* the class of the module around that. *rotation* is what that does to q and k, None if
+    it and others of its class were not seen to rotate; *skipped* where it itself ran and did not.
+    *norm* is there for what is run as a norm, if only to say why it is none.
+    """
 
     module: str
     role: str
@@ -41,9 +51,9 @@ class ParameterFacts:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """*parameters* by name; *loads* the parameter that each checkpoint tensor becomes (a part of).
-    *failed* says why the model did not run to its end when its rotations were watched, "" if it
-    did."""
+    """*parameters*, and buffers, by name; *loads* the one that each checkpoint tensor becomes, or
+    a part of. *failed* says why the model did not run to its end when its rotations were watched,
+    "" if it did."""
 
     class_name: str
     version: str  # of transformers
@@ -92,7 +102,7 @@ def _facts(model: Any, tensors: tuple[TensorEntry, ...]) -> ModelFacts:
             around=type(attention).__name__,
             rotation=rotations.by_module.get(path) or by_class.get(type(attention)),
             head_dim=head_dim if type(head_dim) is int else None,
-            skipped=path not in rotations.by_module and not rotations.failed,
+            skipped=_skipped(rotations, path),
         )
     return ModelFacts(
         type(model).__name__,
@@ -103,10 +113,17 @@ def _facts(model: Any, tensors: tuple[TensorEntry, ...]) -> ModelFacts:
     )
 
 
+def _skipped(rotations: Rotations, path: str) -> bool:
+    """Whether the module at *path* ran and rotated nothing."""
+    done = path in rotations.ran and not rotations.failed
+    return done and path not in rotations.by_module
+
+
 def _parameters(torch: Any, model: Any) -> Iterable[tuple[str, ParameterFacts]]:
     effects: dict[Any, tuple[Use, NormEffect | None]] = {}
     for path, module in model.named_modules():
         own = dict(module.named_parameters(recurse=False))
+        own |= module.named_buffers(recurse=False)
         if not own:
             continue
         alike = _alike(module, own)
@@ -114,7 +131,7 @@ def _parameters(torch: Any, model: Any) -> Iterable[tuple[str, ParameterFacts]]:
             effects[alike] = _use(torch, module)
         use, norm = effects[alike]
         for role, parameter in own.items():
-            by_name = use if role in ("weight", "bias") or use == "experts" else "other"
+            by_name = use if role in ("weight", "bias") or "experts" in use else "other"
             name = f"{path}.{role}" if path else role
             shape = tuple(parameter.shape)
             kind = type(module).__name__
@@ -142,8 +159,9 @@ def _use(torch: Any, module: Any) -> tuple[Use, NormEffect | None]:
         return "convolution", None
     if _is_conv1d(module):
         return "transposed", None
-    if getattr(module, "is_transposed", None) is False:
-        return "experts", None
+    turned = vars(module).get("is_transposed")  # of transformers' use_experts_implementation
+    if turned is not None:
+        return ("transposed experts" if turned else "experts"), None
     if is_linear(torch, module):
         return "linear", None
     norm = norm_effect(torch, module)

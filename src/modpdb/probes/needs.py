@@ -12,13 +12,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from modpdb.probes.checkpoints import TensorEntry
 from modpdb.probes.graph_facts import (
     LLAMA_CPP,
     NORMS_FOLDED,
     SCAN_COPIES,
+    VECTORS,
     folded,
     joined,
     scanned,
@@ -28,6 +29,7 @@ from modpdb.probes.judging import Need, Verdict, What, judge
 from modpdb.probes.model_facts import ModelFacts, ParameterFacts, model_facts
 from modpdb.probes.rope_facts import REMOTE_HALF, SOURCE, GraphRope, graph_rope
 from modpdb.probes.rope_observed import Rotation
+from modpdb.probes.row_orders import RowOrder
 from modpdb.probes.skeleton import SkeletonError
 
 __all__ = ["Need", "Needs", "Verdict", "What", "judge", "needs_of"]
@@ -39,14 +41,16 @@ _GGUF = re.compile(
 _LORA = re.compile(r"^base_model\.model\.|\.lora_[AB]")
 _EXPERT = re.compile(r"experts?\.(\d+)\.")
 _BLOCK = re.compile(r"(?<![^.])(\d+)(?![^.])")
-_PEERS = (  # HF's usual names and the roles that they are not
+_PEERS = (  # HF's usual names, each with the role that it alone may have of those beside it
     {"q_proj": "attn_q", "k_proj": "attn_k", "v_proj": "attn_v"},
     {"gate_proj": "ffn_gate", "up_proj": "ffn_up", "down_proj": "ffn_down"},
+    {"w1": "ffn_gate", "w3": "ffn_up", "w2": "ffn_down"},
 )
-_FUSED = re.compile(r"[^.]*(?:qkv|query_key_value|c_attn|W_pack|gate_up)[^.]*$", re.IGNORECASE)
+_FUSED = re.compile(r"[^.]*(?:qkv|query_key_value|c_attn|W_pack|gate_up)[^.]*", re.IGNORECASE)
 _SAME_OPERATIONS = {"MergeModulelist", "Concatenate", "Chunk", "Split", "SplitModulelist"}
 """Of transformers' loading: these join and part, and turn nothing round."""
 _ROTATED = ("attn_q", "attn_k")
+_LATENT = ("attn_q_b", "attn_kv_a_mqa")  # of latent attention: rotated rows among others
 
 
 def needs_of(
@@ -88,7 +92,7 @@ class Needs:
         if self.arch == "clip":
             return _unknown("what the projectors of llama.cpp (clip.cpp) need is not known here")
         mixed_up = _mixed_up(sources, role, parsed["block"])
-        if mixed_up:
+        if mixed_up and self.facts is not None:
             return _unknown(mixed_up)
         found = self._of_all(sources, role, parsed["end"] or "")
         if lora and (found.what not in ("copy", "rope") or role == "token_embd"):
@@ -122,19 +126,23 @@ class Needs:
         if loads and not _SAME_OPERATIONS.issuperset(loads.by):
             return _unknown(f"transformers loads it by {', '.join(loads.by)}")
         expert = _EXPERT.search(name)
-        need = self._of_parameter(facts, role, end)
+        need = self._of_parameter(facts, name, role, end)
         return need if expert is None else replace(need, experts=(int(expert[1]),))
 
     @property
     def _transformers(self) -> str:
         return f"transformers {self.facts.version}" if self.facts else "transformers"
 
-    def _of_parameter(self, facts: ParameterFacts, role: str, end: str) -> Need:
+    def _of_parameter(self, facts: ParameterFacts, name: str, role: str, end: str) -> Need:
         if facts.use == "norm":
             return self._of_norm(facts, role)
         state = self._of_state(facts, role, end)
         if state is not None:
             return state
+        if VECTORS.get(role) == facts.role:
+            return _copied(
+                f"ggml uses {role} as {facts.around or facts.class_name} does", LLAMA_CPP
+            )
         if facts.use in ("other", "convolution"):
             words = f"what llama.cpp needs of {facts.class_name}'s {facts.role} is not known here"
             return _unknown(facts.norm.words if facts.norm and facts.norm.words else words)
@@ -143,16 +151,16 @@ class Needs:
             return _unknown(f"llama.cpp's own converter {does} for {self.arch}")
         if role == "attn_qkv":
             return self._of_joined(facts)
-        fused = _FUSED.search(facts.module)
+        fused = _FUSED.search(name)
         if fused and not (role == "ffn_up" and joined(facts.around)):
             return _unknown(f"how the parts of {fused[0]} become {role} is not known here")
         if not taken_as_is(self.arch, role, facts.around):
             return _unknown(f"in which order llama.cpp takes the rows of {role} is not known")
-        if facts.use == "transposed" and end == "weight":
+        if "transposed" in facts.use and end == "weight":
             return self._transposed(facts)
-        if role in _ROTATED:
+        if role in (*_ROTATED, *_LATENT):
             return self._rotated(facts, role)
-        return _copied(f"{facts.class_name}", self._sources)
+        return _copied(facts.class_name, self._sources)
 
     @property
     def _sources(self) -> str:
@@ -168,6 +176,8 @@ class Needs:
             return _unknown(f"llama.cpp's own converter folds factors into norms of {self.arch}")
         if facts.rotation and role in ("attn_q_norm", "attn_k_norm"):
             rotated = self._rotated(facts, role)
+            if rotated.what == "unknown":
+                return rotated
             if rotated.what != "copy":
                 return _unknown("its values belong to rows whose order RoPE changes")
         name = facts.class_name
@@ -213,14 +223,23 @@ class Needs:
         if together is None:
             return _unknown(f"how q, k and v lie in {facts.around}'s one matrix is not known")
         if not together:
-            why = f"{facts.around} has them head by head"
-            return Need("rope", "q, k and v one after another", source=self._sources, why=why)
+            return self._parted(facts)
         if facts.use == "transposed" and facts.role == "weight":
             return self._transposed(facts)
         rotated = self._rotated(facts, "attn_qkv")
         if rotated.what != "copy":
             return rotated if rotated.what == "unknown" else _unknown(rotated.words)
         return _copied(f"{facts.around} has q, k and v one after another, too", self._sources)
+
+    def _parted(self, facts: ParameterFacts) -> Need:
+        """Of q, k and v that lie head by head."""
+        heads, rows = _heads(self.config, "attn_q"), facts.shape[0]
+        if heads is None or rows % (3 * heads):
+            return _unknown(f"how many heads {facts.around} has is not known")
+        order = RowOrder("parts together", heads, rows // heads // 3, 0)
+        words = f"q, k and v of its {heads:,} heads one after another"
+        why = f"{facts.around} has them head by head"
+        return Need("rope", words, source=self._sources, why=why, order=order)
 
     # -- RoPE --------------------------------------------------------------------------------------
 
@@ -233,16 +252,20 @@ class Needs:
         if facts.rotation is None:
             return self._unrotated(facts, rows, graph)
         need = _turned(facts, facts.rotation, rows, graph, self._sources)
+        if need.what == "rope" and (role in _LATENT or self.config.get("kv_lora_rank")):
+            return _unknown(f"{need.why}; which rows of a latent head are rotated is not known")
         if facts.skipped and need.what == "rope":  # the same change to q and k changes nothing
-            return replace(need, either=True, why="this layer rotates neither q nor k")
+            return replace(need, unrotated=True, why="this layer rotates neither q nor k")
         return need
 
     def _unrotated(self, facts: ParameterFacts, rows: str, graph: GraphRope) -> Need:
-        if self.facts is not None and self.facts.failed:
-            why = f"the model does not run on the meta device: {self.facts.failed}"
-            return _unknown(f"whether {facts.around} rotates {rows} is not known: {why}")
+        if not facts.skipped:
+            failed = self.facts.failed if self.facts else ""
+            why = f": the model does not run on the meta device: {failed}" if failed else ""
+            return _unknown(f"whether {facts.around} rotates {rows} is not known{why}")
         if graph.layout == "none":
-            return _copied(f"neither {facts.around} nor llama.cpp rotates it", self._sources)
+            why = f"neither {facts.around} nor llama.cpp rotates it"
+            return replace(_copied(why, self._sources), unrotated=True)
         return _unknown(f"{graph.words}, and {facts.around} was not seen to rotate {rows}")
 
     def _without_model(self, role: str) -> Need:
@@ -250,7 +273,7 @@ class Needs:
         why = f"the original's modules are not known: {self.lacking}"
         names = self.config.get("architectures")
         name = names[0] if isinstance(names, list) and names else ""
-        if role not in _ROTATED or name not in REMOTE_HALF:
+        if role not in _ROTATED or not isinstance(name, str) or name not in REMOTE_HALF:
             return _unknown(why)
         heads = _heads(self.config, role)
         graph = graph_rope(self.arch, self.config)
@@ -278,8 +301,12 @@ def _turned(
         return _unknown(f"{does}, {graph.words}; how many heads there are is not known")
     if rotation.size != head_dim:
         words = f"the {rotation.size:,} rotated of the {head_dim:,} rows of each head permuted"
-        return Need("rope", words, source=source, why=f"{does}, {graph.words}")
-    return _permuted(facts.shape[0] // head_dim, f"{does}, {graph.words}", back, source)
+        need = Need("rope", words, source=source, back=back, why=f"{does}, {graph.words}")
+    else:
+        need = _permuted(facts.shape[0] // head_dim, f"{does}, {graph.words}", back, source)
+    kind: Literal["to halves", "to pairs"] = "to halves" if back else "to pairs"
+    order = RowOrder(kind, facts.shape[0] // head_dim, head_dim, rotation.size)
+    return replace(need, order=order)
 
 
 def _permuted(heads: int, why: str, back: bool, source: str) -> Need:
@@ -290,13 +317,14 @@ def _permuted(heads: int, why: str, back: bool, source: str) -> Need:
 
 def _heads(config: Mapping[str, Any], role: str) -> int | None:
     """The heads of q or k that *config* names."""
-    queries = config.get("num_attention_heads")
+    queries = config.get("num_attention_heads") or config.get("n_head")
     heads = queries if role == "attn_q" else config.get("num_key_value_heads") or queries
     return heads if type(heads) is int and heads > 0 else None
 
 
 def _mixed_up(sources: Iterable[str], role: str, block: str | None) -> str:
     """Why a tensor of another layer or another part seems to be written under this name."""
+    role = role.removesuffix("_exps").removesuffix("_shexp")
     for source in sources:
         number = _BLOCK.search(source)
         if block is not None and number is not None and int(number[1]) != int(block):

@@ -13,7 +13,8 @@ from typing import Any
 
 _CLOSE = 1e-3  # by which float32 results with a norm's epsilon may differ, relative
 _OPEN = 1.2784645428  # x for which silu(x) = 1
-_LARGEST = 1 << 25  # elements of a weight with which a module is run
+_LARGEST = 1 << 25  # elements of a matrix with which a module is run
+_LARGEST_NORM = 1 << 18  # and of a norm's weight, of which the input is a multiple
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class NormEffect:
 def norm_effect(torch: Any, module: Any) -> NormEffect | None:
     """What *module* multiplies its normalised input by; None if it is no norm."""
     weight = _parameters(module).get("weight")
-    if weight is None or not 1 <= weight.ndim <= 2 or weight.numel() > _LARGEST:
+    if weight is None or not 1 <= weight.ndim <= 2 or weight.numel() > _LARGEST_NORM:
         return None
     if any(each.shape != weight.shape for each in _parameters(module).values()):
         return None

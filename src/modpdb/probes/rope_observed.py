@@ -34,10 +34,12 @@ class Rotation:
 
 @dataclass(frozen=True, slots=True)
 class Rotations:
-    """By the path of the module that rotates. *failed* says why the run did not come to its end,
-    "" if it did: then a module that is not here rotates nothing."""
+    """By the path of the module that rotates. *ran* are the paths of modules that were called:
+    unless the run *failed*, for the reason given, one that is not in *by_module* rotates nothing.
+    """
 
     by_module: Mapping[str, Rotation]
+    ran: frozenset[str]
     failed: str
 
 
@@ -53,7 +55,7 @@ def observe_rotations(torch: Any, model: Any) -> Rotations:
             model(**_inputs(torch, model))
     except Exception as error:  # some cannot run without values; what ran is known
         failed = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-    return Rotations(watch.found, failed)
+    return Rotations(watch.found, frozenset(watch.ran), failed)
 
 
 def _no_values(torch: Any) -> Any:
@@ -91,18 +93,23 @@ class _Watch:
     def __init__(self, torch: Any, model: Any) -> None:
         self.torch = torch
         self.found: dict[str, Rotation] = {}
+        self.ran: set[str] = set()
         self._paths = {id(module): path for path, module in model.named_modules()}
         self._files = {type(module).__module__ for module in model.modules()}
         self._known: dict[Any, Rotation] = {}
         self._inside = False
 
     def begin(self) -> None:
+        self.torch.nn.modules.module.register_module_forward_pre_hook(self._called)
         for file in self._files:
             names = vars(sys.modules[file])
             for name, function in list(names.items()):
                 rotates = _ROTATES.fullmatch(name) and callable(function)
                 if rotates and not isinstance(function, type):
                     names[name] = self._watched(name, function)
+
+    def _called(self, module: Any, _: Any) -> None:
+        self.ran.add(self._paths.get(id(module), ""))
 
     def _watched(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def watched(*args: Any, **kwargs: Any) -> Any:
