@@ -307,6 +307,18 @@ def test_a_checkpoint_of_torch_save(files: Files) -> None:
     assert only(verified(folder, file)).status == "ok"
 
 
+def test_scalars_empty_tensors_and_a_row_of_blocks(files: Files) -> None:
+    source = {UP: random(64), Q: torch.tensor(1.5), K: torch.zeros(0, 4)}
+    written = {
+        "blk.0.ffn_up.weight": (random(64, seed=1), TYPES.Q8_0),
+        "blk.0.attn_q.weight": (torch.tensor(1.5), TYPES.F32),
+        "blk.0.attn_k.weight": (torch.zeros(0, 4), TYPES.F32),
+    }
+    found = {each.name: each.status for each in verified(*files(source, written)).verdicts}
+    assert found["blk.0.ffn_up.weight"] == "unexplained" and found["blk.0.attn_q.weight"] == "ok"
+    assert found["blk.0.attn_k.weight"] == "unexplained"  # nothing to be compared: never ok
+
+
 def test_names_with_escape_sequences_are_only_printed(files: Files) -> None:
     import io
 

@@ -54,7 +54,14 @@ def verify(dbg: ModPdb, arguments: Arguments) -> None:
     contents = meant.written.contents
     chosen = _chosen([each.name for each in contents.tensors], glob)
     mapping = meant.mapping or name_map(contents)
-    judge = judge_of(meant.folder, meant.config, meant.checkpoint, mapping, contents.architecture)
+    judge = judge_of(
+        meant.folder,
+        meant.config,
+        meant.checkpoint,
+        mapping,
+        contents.architecture,
+        slow=lambda: dbg.message("building the original's modules in a forked copy …"),
+    )
     seen, decided = _observed(dbg) if meant.of_conversion else ({}, {})
     against = comparing(meant.checkpoint, mapping, judge, seen=seen, decided=decided)
     with Progress(dbg) as told:

@@ -111,6 +111,11 @@ class Target:
         return len(self.shape)
 
     @property
+    def has_rows(self) -> bool:
+        """Whether each part along the first dimension is held for itself."""
+        return self.ndim > (1 if self.blocks else 0)
+
+    @property
     def dtype(self) -> Any:
         """The torch dtype of its values."""
         return self.decode(self.held.flatten()[:0]).dtype

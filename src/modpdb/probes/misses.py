@@ -57,7 +57,7 @@ def _guesses(torch: Any, source: Any, target: Target) -> Iterator[_Guess]:
     yield _Guess("" if source.shape == plain.shape else "reshaped", plain)
     if source.ndim == 2 and tuple(source.T.shape) == target.shape:
         yield _Guess("transposed", source.T)
-    if tuple(source.shape) == target.shape and source.ndim:
+    if tuple(source.shape) == target.shape and target.has_rows:
         rows = source.shape[0]
         search = RowSearch(torch, source, target)
         orders = [(search.share(order), heads, order) for heads, order in rope_orders(torch, rows)]

@@ -169,7 +169,7 @@ def _rearranged(torch: Any, source: Any, target: Target) -> Iterator[Relation]:
 
 
 def _rope(torch: Any, source: Any, target: Target) -> Iterator[Relation]:
-    if source.ndim and tuple(source.shape) == target.shape:
+    if target.has_rows and tuple(source.shape) == target.shape:
         yield from _rope_of(RowSearch(torch, source, target), 0, target.shape[0])
 
 
@@ -182,7 +182,7 @@ def _rope_of(search: RowSearch, start: int, length: int, part: str = "") -> Iter
 
 def _rows_permuted(torch: Any, source: Any, target: Target) -> Iterator[Relation]:
     """Rows in any other order."""
-    if tuple(source.shape) != target.shape or source.ndim < 1 or source.shape[0] < 2:
+    if tuple(source.shape) != target.shape or not target.has_rows or source.shape[0] < 2:
         return
     found = RowSearch(torch, source, target).any_order()
     if found is not None:

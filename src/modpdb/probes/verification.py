@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from modpdb.probes._static import class_name
 from modpdb.probes._torch import torch_or_none, undisturbed
 from modpdb.probes.encodings import NoQuantiser, Target, written
 from modpdb.probes.files import CheckpointError
@@ -30,6 +31,7 @@ Judge = Callable[[tuple[str, ...], str, Relation], tuple[Status, str]]
 name: "ok", "WRONG" or "unjudged", and why."""
 
 _ALSO = 3  # further relations that are told
+_FIRST = 64  # values
 _RELEASE = 1 << 24  # elements after which memory of files is given back
 # Computed by converters from the config: gguf.MODEL_TENSOR.ROPE_FREQS and ROPE_FACTORS_*.
 _COMPUTED = ("rope_freqs", "rope_factors_long", "rope_factors_short")
@@ -168,13 +170,16 @@ def _verdict(found: Written, tensor: GGUFTensor, against: Comparing, seen: _Seen
 
     try:
         held = found.data(tensor)
-        target = written(held.values, shape, tensor.dtype)
+        target = written(held.values, shape or (1,), tensor.dtype)
     except (CheckpointError, NoQuantiser) as error:
         return verdict("unjudged", f"not compared: {error}")
     seen.open.append(held)
     target.done = seen
     try:
         return _Search(tensor, target, against, seen).verdict(verdict)
+    except (RuntimeError, ValueError) as error:  # torch's, numpy's, gguf's: of this tensor alone
+        said = str(error).partition("\n")[0]
+        return verdict("unjudged", f"not compared: {class_name(type(error))}: {said}")
     finally:
         seen.done(elements(tensor))
 
@@ -222,7 +227,7 @@ class _Search:
                 self._problem = self._problem or str(error)
                 return None
             self._seen.open.append(opened)
-            found.append(opened.values)
+            found.append(opened.values if opened.values.ndim else opened.values.reshape(1))
         return found
 
     def _explained(
@@ -263,9 +268,13 @@ class _Search:
         return (each for each in every if each.exact)
 
     def _ambiguous(self) -> bool:
-        """Whether all values that a sample has are the same: then several relations hold."""
-        _, held = self._target.few(self._target.held)
-        return bool((held == held.flatten()[0]).all())
+        """Whether all values are the same, as far as some tell: then several relations hold."""
+        target = self._target
+        first = target.decode(target.held[:1]).flatten()[:_FIRST]
+        if (first != first[0]).any():
+            return False
+        _, held = target.few(target.held)
+        return bool((target.decode(held) == first[0]).all())
 
     def _misplaced(self, names: tuple[str, ...]) -> tuple[Status, str]:
         """What is to be said where other tensors explain it than those of the name map."""

@@ -91,8 +91,13 @@ def _verified(folder: Path, file: Path, base: Path | None, watch: Progress) -> V
     _import()  # takes seconds, so what cannot be read is said before
     mapping, arch = name_map(written.contents), written.contents.architecture
     model = base or base_of(folder) or folder
-    judge = judge_of(model, None, checkpoint, mapping, arch)
+    judge = judge_of(model, None, checkpoint, mapping, arch, slow=_building)
     return verify(written, comparing(checkpoint, mapping, judge), watch=watch)
+
+
+def _building() -> None:
+    if sys.stderr.isatty():
+        print("building the original's modules …", file=sys.stderr)
 
 
 def _write(file: Path, found: Verification) -> None:
