@@ -18,7 +18,7 @@ from modpdb.probes.encodings import NoQuantiser, Target, written
 from modpdb.probes.files import CheckpointError
 from modpdb.probes.gguf_contents import GGUFTensor
 from modpdb.probes.misses import Miss, closest
-from modpdb.probes.pairing import Candidate, Pairing
+from modpdb.probes.pairing import Candidate, Pairing, natural
 from modpdb.probes.relations import Relation, assembled, relations, stacking_order
 from modpdb.probes.source_tensors import SourceTensors
 from modpdb.probes.stored import Mapped
@@ -278,8 +278,6 @@ class _Search:
 
     def _misplaced(self, names: tuple[str, ...]) -> tuple[Status, str]:
         """What is to be said where other tensors explain it than those of the name map."""
-        from modpdb.probes.pairing import natural
-
         expected = ", ".join(self._named[:2]) + (", …" if len(self._named) > 2 else "")
         alike = [
             [part for part in natural(name) if part[0] < 0] for name in (names[0], self._named[0])
