@@ -36,6 +36,7 @@ from benchmarks.module_trees import llama_against_torchinfo, mixture_of_experts
 from benchmarks.native_speed import false_condition, imports, loop, patching, tracepoint
 from benchmarks.pythons import on_each, one_of_each_minor
 from benchmarks.tensors import statistics_against_lovely, statistics_memory
+from benchmarks.verifying import verify_against_loading, verify_memory
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = (
@@ -110,6 +111,25 @@ ROWS = (
         64.0,
         statistics_memory,
         repetitions=3,
+        unit="MiB",
+    ),
+    Row(
+        "verify",
+        "every tensor of a 148M Gemma 3 in f16 related to its source, all values compared",
+        "loading",
+        1.0,
+        verify_against_loading,
+        repetitions=5,
+        timeout=240.0,
+    ),
+    Row(
+        "verify-memory",
+        "what that adds to the peak memory of a process",
+        None,
+        1024.0,
+        verify_memory,
+        repetitions=3,
+        timeout=240.0,
         unit="MiB",
     ),
     Row(

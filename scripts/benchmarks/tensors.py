@@ -62,12 +62,12 @@ def print_growth() -> None:
     summarise("t", torch.ones(8, 8))
     tensor = torch.full((ELEMENTS // 1024, 1024), 0.5, dtype=torch.bfloat16)
     tensor[0, 0] = 1.0
-    before = _peak()
+    before = peak()
     summarise("t", tensor)
-    print(_peak() - before)
+    print(peak() - before)
 
 
-def _peak() -> float:
+def peak() -> float:
     """MiB. Not getrusage's, which a process inherits from the one that started it."""
     lines = Path("/proc/self/status").read_text().splitlines()
     (found,) = (line for line in lines if line.startswith("VmHWM:"))

@@ -10,7 +10,8 @@ from typing import NoReturn
 
 _USAGE = """\
 usage: modpdb [OPTIONS] SCRIPT [ARGS…]  |  modpdb [OPTIONS] -m MODULE [ARGS…]
-       modpdb [OPTIONS] model MODEL_DIR [PROMPT | IDS]"""
+       modpdb [OPTIONS] model MODEL_DIR [PROMPT | IDS]
+       modpdb verify [--all] [--json FILE] [--base DIR] MODEL_DIR FILE.gguf"""
 
 _HELP = f"""\
 {_USAGE}
@@ -43,8 +44,11 @@ Examples:
   modpdb model MODEL_DIR "Hello, my name is"
       a plain session on a checkpoint: builds its transformers model, stops before it runs once
       (modpdb model --help)
+  modpdb verify MODEL_DIR out.gguf
+      is every tensor of the file what the architecture needs of the checkpoint?
+      (modpdb verify --help)
   modpdb ./model
-      a script called model (bare, `model` and `verify` are kept for subcommands)
+      a script called model (bare, `model` and `verify` are subcommands)
 
 In your own code: import modpdb; modpdb.set_trace()
 At a failing test: pytest --pdb --pdbcls=modpdb:ModPdb
@@ -61,8 +65,8 @@ _VALUES = {
 _FLAGS = {"--no-preset", "--list-presets", "--no-rc", "--version", "-h", "--help"}
 PROGRAMS = {"model": "modpdb.programs.model"}
 """Subcommands that debug a program of modpdb's own, a module; a script of that name is ./model."""
-KEPT = {"verify"}
-"""Words kept for what modpdb will do from the shell; a script of that name is ./verify."""
+TOOLS = {"verify": "modpdb.programs.verify"}
+"""Subcommands that debug nothing, and their modules, whose main() gives the exit status."""
 
 
 class CommandLineError(Exception):
@@ -87,7 +91,7 @@ class Launch:
     rc: str | None = None
     use_rc: bool = True
     on_eof: str = "quit"
-    action: str = "run"  # or "help", "version", "list-presets"
+    action: str = "run"  # or "help", "version", "list-presets", "tool"
 
 
 def parse(arguments: Sequence[str]) -> Launch:
@@ -159,11 +163,8 @@ def _checked(launch: Launch) -> Launch:
         raise CommandLineError("no script to run")
     if launch.target == "-":
         raise CommandLineError("the script cannot come from standard input: that is the prompt's")
-    if launch.target in KEPT:
-        raise CommandLineError(
-            f"`{launch.target}` is kept for a subcommand that this version does not have; "
-            f"a script of that name is ./{launch.target}"
-        )
+    if launch.target in TOOLS:
+        launch.action = "tool"
     return launch
 
 
@@ -181,6 +182,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         print(_versions())
     elif launch.action == "list-presets":
         sys.exit(_list_presets())
+    elif launch.action == "tool":
+        sys.exit(importlib.import_module(TOOLS[launch.target]).main(launch.arguments))
     else:
         if launch.program:
             # What is wrong with the program's own options is said before anything is debugged.

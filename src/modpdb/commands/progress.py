@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from modpdb.debugger import ModPdb
+from typing import IO, Any, Protocol
 
 _SILENT = 1.0  # seconds without a word
 _EVERY = 0.1  # seconds between two
 _ERASE = "\r\x1b[K"
 
 
+class Terminal(Protocol):
+    """Where somebody may be looking: the debugger, or a shell."""
+
+    stdout: IO[str] | Any
+
+    def at_terminal(self) -> bool: ...
+
+
 class Progress:
     """`with Progress(dbg) as told: … told("reading", done, of)`; the line is gone at the end."""
 
-    def __init__(self, dbg: ModPdb) -> None:
+    def __init__(self, dbg: Terminal) -> None:
         self._file = dbg.stdout if dbg.at_terminal() else None
         self._next = time.monotonic() + _SILENT
         self._shown = False

@@ -32,6 +32,7 @@ _OWN = {
     "ahead": ("ahead",),
     "tensor_map": ("tensor-map", "map"),
     "explain": ("explain",),
+    "verify": ("verify",),
     "run_model": ("run-model",),
     "activations": ("record", "activations", "acts", "compare-runs"),
     "stages": ("stages", "stage"),

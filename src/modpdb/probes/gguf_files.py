@@ -49,8 +49,14 @@ def read_gguf(path: Path) -> GGUFContents:
     CheckpointError where the header is cut short or cannot be true; it names the file, the
     field, what was found and what was expected.
     """
+    return read_places(path)[0]
+
+
+def read_places(path: Path) -> tuple[GGUFContents, dict[str, int]]:
+    """The same, and at which byte of the file each tensor's data begins."""
     with open_file(path) as file, collector_paused():
-        return _Reader(path, file).contents()
+        reader = _Reader(path, file)
+        return reader.contents(), reader.places
 
 
 class _Reader:
@@ -65,6 +71,7 @@ class _Reader:
         self._passed = 0  # bytes of the file before the block
         self._over = 0  # bytes of arrays, which are not kept
         self._order = "<"
+        self.places: dict[str, int] = {}
 
     def contents(self) -> GGUFContents:
         details = self._version()
@@ -78,7 +85,10 @@ class _Reader:
         self._refuse_twice("key", [kv.key for kv in metadata])
         found = [self._tensor() for _ in range(tensors)]
         self._refuse_twice("tensor", [tensor.name for tensor, _ in found])
-        problems = self._problems(found, self._alignment(metadata))
+        alignment = self._alignment(metadata)
+        problems = self._problems(found, alignment)
+        begin = math.ceil(self._place / alignment) * alignment
+        self.places = {tensor.name: begin + offset for tensor, offset in found}
         listed = tuple(tensor for tensor, _ in found)
         return GGUFContents(
             str(self._path), tuple(metadata), listed, tuple(details), problems=tuple(problems)

@@ -11,7 +11,8 @@ from modpdb.probes.tensors import CHUNK
 
 def paired(one: Any, other: Any) -> Iterator[tuple[tuple[int, ...], Any, Any]]:
     """Index of the first element, and pieces of both of at most CHUNK elements, in the order of
-    the indices; a piece has all dimensions."""
+    the indices; a piece has all dimensions. Where *other* holds the last dimension by blocks, in
+    another size, that is not parted."""
     yield from _parted(one, other, (0,) * one.ndim)
 
 
@@ -23,6 +24,9 @@ def _parted(one: Any, other: Any, start: tuple[int, ...]) -> Iterator[tuple[Any,
         return
     dim = next(dim for dim, size in enumerate(one.shape) if size > 1)
     size = one.shape[dim]
+    if other.shape[dim] != size:
+        yield start, one, other
+        return
     step = max(1, size * CHUNK // elements)
     for begin in range(0, size, step):
         length = min(step, size - begin)

@@ -69,16 +69,17 @@ def read_header(path: Path) -> list[TensorEntry]:
     return read_whole_header(path).tensors
 
 
-def data_offset(path: Path, name: str) -> int:
-    """Where in the file *path* the bytes of the tensor *name* begin. CheckpointError as
-    read_header, and where the header has no such tensor."""
+def data_offsets(path: Path) -> dict[str, int]:
+    """At which byte of the file *path* those of each tensor begin, by a header that read_header
+    has checked. CheckpointError where it cannot be read."""
     with open_file(path) as file:
         length = _header_length(path, file.read(8), size_of(file))
         listed = _parsed(path, file.read(length))
-    entry = listed.get(name)
-    if not isinstance(entry, dict):
-        raise CheckpointError(f"{path}: the header has no {name!r}")
-    return 8 + length + int(entry["data_offsets"][0])
+    return {
+        name: 8 + length + int(entry["data_offsets"][0])
+        for name, entry in listed.items()
+        if name != "__metadata__" and isinstance(entry, dict)
+    }
 
 
 def read_whole_header(path: Path) -> Header:

@@ -1,15 +1,15 @@
-"""A tensor of a safetensors file, its bytes mapped and read when they are looked at."""
+"""Tensors of a file, their bytes mapped and read when they are looked at."""
 
 from __future__ import annotations
 
 import math
 import mmap
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from modpdb.probes._torch import torch_or_none
-from modpdb.probes.files import CheckpointError
-from modpdb.probes.safetensors_files import TensorEntry, data_offset, read_header
+from modpdb.probes.files import CheckpointError, open_file, size_of
+from modpdb.probes.safetensors_files import TensorEntry, data_offsets, read_header
 
 # torch's names of the dtypes that headers have, in short.
 _TORCH = {
@@ -21,32 +21,68 @@ _TORCH = {
 }  # fmt: skip
 
 
+class Mapped(NamedTuple):
+    """*values*: a torch tensor whose memory is a part of a file; None where it has no element."""
+
+    values: Any
+    memory: mmap.mmap | None
+
+    def release(self) -> None:
+        """Give the memory back that was read so far; what is looked at again is read again."""
+        if self.memory is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self.memory.madvise(mmap.MADV_DONTNEED)
+
+
+def mapped(path: Path, name: str, dtype: Any, elements: int, offset: int) -> Mapped:
+    """*elements* values of *dtype* from byte *offset* of *path* on, for the tensor *name*; they are
+    copied where they are written to. CheckpointError where they are not all there."""
+    torch = torch_or_none()
+    if not elements:
+        return Mapped(torch.empty(0, dtype=dtype), None)
+    end = offset + elements * dtype.itemsize
+    begin = offset - offset % mmap.ALLOCATIONGRANULARITY
+    try:
+        with open_file(path) as file:
+            size = size_of(file)
+            if end > size:  # cut short since its header was read
+                raise CheckpointError(
+                    f"{path}: {name!r} ends at byte {end:,} of "
+                    f"{size:,} of the file, which is shorter than its header says"
+                )
+            # A private map may be written to: of read-only memory torch would warn.
+            memory = mmap.mmap(file.fileno(), end - begin, access=mmap.ACCESS_COPY, offset=begin)
+    except (OSError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path}: {error}") from None
+    values = torch.frombuffer(memory, dtype=dtype, count=elements, offset=offset - begin)
+    return Mapped(values, memory)
+
+
 def stored_tensor(path: Path, entry: TensorEntry) -> Any:
     """The torch tensor *entry* of the safetensors file *path*: its memory is the file's, copied
     where it is written to. CheckpointError where the file no longer has it or torch no such dtype.
     """
-    torch = torch_or_none()
-    dtype = getattr(torch, _TORCH.get(entry.dtype or "", ""), None)
-    if dtype is None:
-        raise CheckpointError(f"{path}: {entry.name!r} has the dtype {entry.dtype}, unknown here")
-    found = {each.name: each for each in read_header(path)}.get(entry.name)
-    if found is None:
-        raise CheckpointError(f"{path}: the header has no {entry.name!r}")
-    assert found.shape is not None
-    offset, elements = data_offset(path, found.name), math.prod(found.shape)
-    if not elements:
-        return torch.empty(found.shape, dtype=dtype)
-    try:
-        with open(path, "rb") as file:
-            # A private map may be written to: of read-only memory torch would warn.
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: {error}") from None
-    end = offset + elements * dtype.itemsize
-    if end > len(mapped):  # cut short since its header was read
-        raise CheckpointError(
-            f"{path}: {entry.name!r} ends at byte {end:,} of "
-            f"{len(mapped):,} of the file, which is shorter than its header says"
-        )
-    flat = torch.frombuffer(mapped, dtype=dtype, count=elements, offset=offset)
-    return flat.reshape(found.shape)
+    return StoredFile(path).tensor(entry).values
+
+
+class StoredFile:
+    """A safetensors file, its header read once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._shapes = {each.name: each.shape for each in read_header(path)}
+        self._offsets = data_offsets(path)
+
+    def tensor(self, entry: TensorEntry) -> Mapped:
+        path = self._path
+        dtype = getattr(torch_or_none(), _TORCH.get(entry.dtype or "", ""), None)
+        if dtype is None:
+            raise CheckpointError(
+                f"{path}: {entry.name!r} has the dtype {entry.dtype}, unknown here"
+            )
+        shape = self._shapes.get(entry.name)
+        if shape is None:
+            raise CheckpointError(f"{path}: the header has no {entry.name!r}")
+        found = mapped(path, entry.name, dtype, math.prod(shape), self._offsets[entry.name])
+        return Mapped(found.values.reshape(shape), found.memory)

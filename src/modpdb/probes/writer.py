@@ -83,8 +83,13 @@ def writer_contents(writer: Any, where: str) -> GGUFContents:
 
 def written_names(writer: Any) -> set[str]:
     """The names of the tensors that *writer* has taken."""
+    return set(held_tensors(writer))
+
+
+def held_tensors(writer: Any) -> dict[str, Any]:
+    """The TensorInfo of each tensor that the writer has taken, by name."""
     held = _dicts(instance_dict(writer).get("tensors"))
-    return {name for each in held for name in each if type(name) is str}
+    return {name: info for each in held for name, info in each.items() if type(name) is str}
 
 
 def _details(state: Mapping[str, Any]) -> list[str]:

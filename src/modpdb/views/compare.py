@@ -7,8 +7,9 @@ from rich.table import Table
 from rich.text import Text
 
 from modpdb.probes.compare import Comparison, Distance, Side
-from modpdb.probes.relations import Cast, Relation
+from modpdb.probes.relations import Relation
 from modpdb.views.flow import Flow
+from modpdb.views.relation import cast_words, heads_words
 from modpdb.views.tensor import number
 from modpdb.views.text import percent, printable, shape
 
@@ -69,19 +70,10 @@ def _relation(relation: Relation, backwards: bool) -> list[Text]:
         words = " ".join(filter(None, (f"{made} is {source}", relation.words)))
     parts = [words]
     if relation.heads:
-        heads = " or ".join(map(str, relation.heads))
-        parts.append(f"{heads} {'head' if relation.heads == (1,) else 'heads'}")
+        parts.append(heads_words(relation.heads))
     if relation.cast is not None:
-        parts.append(_cast(relation.cast))
+        parts.append(cast_words(relation.cast))
     return [Text(part) for part in parts]
-
-
-def _cast(cast: Cast) -> str:
-    words = f"cast {cast.before} → {cast.after}"
-    if not cast.rounded:
-        return f"{words}, lossless"
-    overflow = f", {cast.overflow:,} overflow" if cast.overflow else ""
-    return f"{words}, {cast.rounded:,} rounded{overflow}"
 
 
 def _figures(found: Distance) -> list[tuple[str, Text]]:
