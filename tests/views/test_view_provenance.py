@@ -54,9 +54,16 @@ def test_stacked_inferred_and_not_written() -> None:
     unwritten = (Unwritten("a.0", "", ""), Unwritten("b", "B", "c.py:1 g"))
     said = rows(written("exps", *experts, inferred=True), unwritten=unwritten)
     assert "1 inferred · 1 read and not written · 1 to come" in " ".join(said.split())
-    assert "exps  f16  ← l.{0…3}.w1 · inferred\nnot written:\n" in said
-    assert "  a.0        no name in the name map\n" in said
-    assert "  b    read  predicted by the name map: B\n" in said
+    assert "exps  f16  ← l.{0…3}.w1 · inferred\nread, and nothing of it was written" in said
+    assert said.endswith("  b  → B\n`map` says what will become of those to come\n")
+
+
+def test_chosen_ones_to_come_are_listed() -> None:
+    to_come = (Unwritten("a.0", "A.0", ""), Unwritten("a.1", "A.1", ""), Unwritten("b", "", ""))
+    every = Ways((), (), (*to_come, Unwritten("c", "C", "")), True)
+    said = shown(written_rows(Ways((), (), to_come, True), every))
+    assert "to come, → the name map's word (predicted):\n" in said
+    assert "  a.{0…1}  → A.{0…1}\n" in said and "  b        no name in the name map\n" in said
 
 
 def test_one_whole() -> None:
