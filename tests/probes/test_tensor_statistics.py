@@ -44,9 +44,11 @@ def check(values: list[float], found: Statistics) -> None:
     largest = max(map(abs, finite))
     assert (found.minimum, found.maximum) == (min(finite), max(finite))
     # 1e-6 of the result; where values cancel, of what float64's own rounding leaves of them; half
-    # of the least number that there is.
+    # of the least number that there is for each value that may have been rounded to it.
     assert abs(Fraction(found.mean) - mean) <= max(
-        abs(mean) * Fraction(1e-6), Fraction(largest) * Fraction(1e-14), Fraction(5e-324) / 2
+        abs(mean) * Fraction(1e-6),
+        Fraction(largest) * Fraction(1e-14),
+        Fraction(5e-324) / 2 * len(finite),
     )
     std = root(variance)
     assert found.std == pytest.approx(std, rel=1e-6, abs=max(largest * 1e-14, 5e-324))
@@ -75,6 +77,7 @@ def test_float64_huge_and_denormal(values: list[float], chunk: int) -> None:
         [1.7e308, -1.7e308, 1.7e308],
         [5e-324, 0.0, 1e-323],
         [0.0, 5e-324],
+        [5e-324, 5e-324],
         [math.nan] * 5,
         [],
         [3.5],

@@ -374,13 +374,15 @@ def _joined(one: _Tally, other: _Tally) -> _Tally:
     mean, spread = one.mean, one.spread
     if other.finite:
         share = other.finite / finite
-        # Halves first: what is apart may be twice what a float can hold.
-        apart = other.mean / 2 - one.mean / 2
-        mean = one.mean * (1 - share) + other.mean * share
+        apart, twice = other.mean - one.mean, 1
+        mean = one.mean + apart * share
+        if math.isinf(apart):  # it is up to twice what a float can hold: take half of it
+            apart, twice = other.mean / 2 - one.mean / 2, 2
+            mean = one.mean * (1 - share) + other.mean * share
         spread = math.hypot(
             one.spread * math.sqrt(1 - share),
             other.spread * math.sqrt(share),
-            apart * (2 * math.sqrt(share * (1 - share))),
+            apart * (twice * math.sqrt(share * (1 - share))),
         )
     return _Tally(
         one.seen + other.seen,
