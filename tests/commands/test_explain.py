@@ -4,8 +4,7 @@ import sys
 from types import FrameType
 
 import pytest
-
-from commands.at_prompt import Prompt
+from at_prompt import Prompt
 
 
 class Hostile(ValueError):
@@ -65,7 +64,7 @@ def unasked(prompt: Prompt) -> str:
     from modpdb.commands.explain import explain_unasked
 
     prompt.dbg.stdout = io.StringIO()
-    explain_unasked(prompt.dbg)
+    explain_unasked(prompt.dbg, prompt.dbg.caught)
     return prompt.dbg.stdout.getvalue()
 
 

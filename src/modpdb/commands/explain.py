@@ -42,24 +42,22 @@ def explain(dbg: ModPdb, arguments: Arguments) -> None:
     dbg.show(whole(found))
 
 
-def explain_unasked(dbg: ModPdb) -> None:
-    """In short, what is known of the exception that was caught; nothing where that is nothing.
+def explain_unasked(dbg: ModPdb, error: BaseException) -> None:
+    """In short, what is known of *error*, which was caught; nothing where that is nothing.
 
     It must not come between an exception and the prompt, whatever happens here.
     """
-    if dbg.caught is None:
-        return
     try:
-        found = _explanation(dbg, dbg.caught, asked=False)
+        found = _explanation(dbg, error, asked=False)
         if found is not None:
             from modpdb.views.explain import brief
 
             dbg.show(brief(found))
     except KeyboardInterrupt:
         dbg.message("explain: ended; type it to have it again")
-    except Exception as error:
+    except Exception as problem:
         if os.environ.get("MODPDB_DEBUG", "0") not in ("", "0"):
-            dbg.report(error, "explain")
+            dbg.report(problem, "explain")
 
 
 def _at_hand(dbg: ModPdb) -> BaseException | None:
