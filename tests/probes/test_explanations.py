@@ -16,13 +16,13 @@ from modpdb.probes.explanations.slots import Slot
 from modpdb.probes.safetensors_files import TensorEntry
 
 SLOTS = (
-    Slot("ATTN_Q", "blk.{bid}.attn_q", ((64, 64),)),
-    Slot("ATTN_K", "blk.{bid}.attn_k", ((32, 64),)),
-    Slot("ATTN_OUT", "blk.{bid}.attn_output", ((64, 64),)),
-    Slot("FFN_UP", "blk.{bid}.ffn_up", ((160, 64),)),
-    Slot("FFN_GATE", "blk.{bid}.ffn_gate", ((160, 64),)),
+    Slot("ATTN_Q", "blk.{bid}.attn_q", ((".weight", (64, 64)),)),
+    Slot("ATTN_K", "blk.{bid}.attn_k", ((".weight", (32, 64)), (".bias", (32,)))),
+    Slot("ATTN_OUT", "blk.{bid}.attn_output", ((".weight", (64, 64)),)),
+    Slot("FFN_UP", "blk.{bid}.ffn_up", ((".weight", (160, 64)),)),
+    Slot("FFN_GATE", "blk.{bid}.ffn_gate", ((".weight", (160, 64)),)),
     Slot("ROPE", "blk.{bid}.rope", ()),
-    Slot("OUTPUT", "output", ((384, 64),)),
+    Slot("OUTPUT", "output", ((".weight", (384, 64)),)),
 )
 ENTRIES = [
     TensorEntry("model.embed_tokens.weight", "bf16", (384, 64), 49152, "model.safetensors"),

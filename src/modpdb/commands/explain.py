@@ -114,4 +114,6 @@ def _ahead(dbg: ModPdb, caught: list[Caught], *, asked: bool) -> Ahead:
     except (ForkError, CheckpointError) as error:
         return Ahead((), False, f"no dry run: {error}")
     names = tuple(each.tensor for each in found.misses if each.kind == "unmapped")
-    return Ahead(names, found.exact, found.why)
+    # What rests on a number that was made up for the dry run is no metadata of the conversion's.
+    told = {each.key: each.value for each in found.metadata if each.key not in found.assumed}
+    return Ahead(names, found.exact, found.why, told)

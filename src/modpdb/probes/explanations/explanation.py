@@ -7,7 +7,7 @@ import inspect
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePath
 from types import CodeType, TracebackType
 from typing import Any
@@ -82,11 +82,13 @@ class Explanation:
 @dataclass(frozen=True, slots=True)
 class Ahead:
     """What else will have no name, in the converter's order. *exact*: from a dry run of the rest;
-    else by the name map alone, and *why* a dry run was not to be had."""
+    else by the name map alone, and *why* a dry run was not to be had. *metadata* is what the dry
+    run would write."""
 
     unmapped: tuple[str, ...]
     exact: bool
     why: str = ""
+    metadata: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -53,7 +53,7 @@ def unmapped(caught: Caught) -> Explanation | None:
     found = list(reasons_for(conversion, mapping, names, taken, entries))
     explained = {each for reason in found for each in reason.names}
     rest = [Missing(each, shapes[each]) for each in names if each not in explained]
-    guesses = guesses_for(rest, slots_of(conversion), mapping, taken)
+    guesses = guesses_for(rest, slots_of(conversion, ahead.metadata), mapping, taken)
     return _explained(caught, name, names, found, guesses, shapes, ahead)
 
 
