@@ -52,9 +52,9 @@ def explain_unasked(dbg: ModPdb) -> None:
     try:
         found = _explanation(dbg, dbg.caught, asked=False)
         if found is not None:
-            from modpdb.views.explain import brief
+            from modpdb.views.explain import Brief
 
-            dbg.show(brief(found))
+            dbg.show(Brief(found))
     except KeyboardInterrupt:
         dbg.message("explain: ended; type it to have it again")
     except Exception as error:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import shlex
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
@@ -217,6 +219,16 @@ def is_path(value: object) -> bool:
 def held(owner: object, name: str) -> Any:
     """What an object holds under *name*, None where it holds nothing: no property is run."""
     return instance_dict(owner).get(name)
+
+
+def script_command(*options: str) -> str:
+    """The script as it was called, without what it was given, with *options*: for the shell."""
+    return " ".join(["python", shlex.quote(sys.argv[0]), *options])
+
+
+def command_again(*options: str) -> str:
+    """The script's whole command as it was typed, with *options* more."""
+    return " ".join(["python", shlex.join(sys.argv), *options])
 
 
 def quoted(text: str) -> str:

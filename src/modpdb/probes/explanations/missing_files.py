@@ -15,6 +15,7 @@ from modpdb.probes.explanations.explanation import (
     Row,
     Step,
     Table,
+    command_again,
     raised,
 )
 from modpdb.probes.files import CheckpointError
@@ -57,15 +58,15 @@ def missing_files(caught: Caught) -> Explanation | None:
         Cause("the download did not come to its end, or left git-lfs pointers", guess=True),
         Cause("the index is of another save than the files", guess=True),
     )
-    only = " ".join(f"--include {shlex.quote(file)}" for file in bad[:4])
+    only = " ".join(map(shlex.quote, bad[:4]))
     steps = (
         Step(
-            "download them again (REPO: the model's id)",
+            f"download {'it' if len(bad) == 1 else 'them'} again (REPO: the model's id)",
             (f"hf download REPO {only} --local-dir {shlex.quote(str(folder))}",),
         ),
-        Step("see what is in the others", (f"ckpt {folder}",)),
+        *([Step("see what is in the others", (f"ckpt {folder}",))] if len(parts.files) > 1 else []),
     )
-    where = next((f.place for f in caught.frames if f.function in _READING), "")
+    where = next((f.place for f in caught.frames if f.function in (*_READING, "mmap_bytes")), "")
     index = "the files that the index names" if parts.index else "the files"
     return Explanation(
         "missing files", says, causes, (Table(index, tuple(rows), brief=True),), steps, where
@@ -78,6 +79,8 @@ def _said(caught: Caught) -> bool:
 
 def _while_reading(caught: Caught) -> bool:
     """Whether a file could not be opened or parsed where the tensors are listed."""
+    if caught.frame("mmap_bytes") is not None:  # of a file that ends before a tensor does
+        return True
     if caught.frame(*_READING) is None:
         return False
     if raised(caught, FileNotFoundError):
@@ -119,7 +122,7 @@ def _no_config(caught: Caught, folder: Path) -> Explanation | None:
         else "the folder is not a model's, or not whole"
     )
     step = (
-        Step("convert it as such", ("--mistral-format",))
+        Step("convert it as such", (command_again("--mistral-format"),))
         if mistral
         else Step(
             "download the model whole (REPO: its id)",

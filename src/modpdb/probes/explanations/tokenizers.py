@@ -203,7 +203,7 @@ def tokenizer_files(caught: Caught) -> Explanation | None:
     rows = _there(folder)
     there = {row.name for row in rows if row.words[0] != "not there"}
     causes, steps = _of_files(wanted, there, folder, caught)
-    table = Table(f"the tokenizer's files in {folder}", rows, brief=True)
+    table = Table(f"the tokenizer's files in {folder}", rows, brief=bool(there))
     return Explanation("tokenizer files", says, causes, (table,), steps, frame.place)
 
 

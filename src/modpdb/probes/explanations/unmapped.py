@@ -123,7 +123,7 @@ def _guessed(caught: Caught, guesses: list[Guess]) -> list[Cause]:
     if fitting:
         causes.append(
             Cause(
-                f"tensor_mapping.py lacks {_names(fitting)}; {arch} has free tensors like "
+                f"tensor_mapping.py lacks {_names(fitting)}; {arch} has tensors like "
                 f"{'it' if fitting == 1 else 'them'}",
                 guess=True,
             )
