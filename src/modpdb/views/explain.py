@@ -97,7 +97,8 @@ def _cause(cause: Cause, *, first: bool) -> Text:
 def _table(table: Table, most: int) -> Iterator[RenderableType]:
     """Its rows, names that differ in their numbers and have equal words as one."""
     lines = in_blocks(folded((row.name, row.words) for row in table.rows))
-    columns = max((len(row.words) for row in table.rows), default=0)
+    words = (pair for row in table.rows for pair in enumerate(row.words, 1))
+    columns = max((number for number, word in words if word), default=0)
     yield Text(printable(table.head), "cyan")
     yield without_empty(
         [
