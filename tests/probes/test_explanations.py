@@ -14,6 +14,7 @@ from modpdb.probes.explanations.explanation import Caught, Explanation, Frame, c
 from modpdb.probes.explanations.guesses import Missing, guesses_for
 from modpdb.probes.explanations.sizes import shown_number
 from modpdb.probes.explanations.slots import Slot
+from modpdb.probes.gguf_contents import Array
 from modpdb.probes.safetensors_files import TensorEntry
 
 SLOTS = (
@@ -245,6 +246,12 @@ def test_shapes_are_the_loader_s_by_the_config_s_numbers() -> None:
 def test_metadata_that_is_known_stands_above_the_config() -> None:
     found = shapes_of("llama", CONFIG, feed_forward_length=96)
     assert found["blk.{bid}.ffn_up"] >= {(".weight", (96, 64))}
+
+
+def test_blocks_may_differ_in_their_sizes() -> None:
+    sizes = Array("INT32", 2, (96, 160))
+    found = shapes_of("gemma4", CONFIG, feed_forward_length=sizes)
+    assert found["blk.{bid}.ffn_up"] >= {(".weight", (96, 64)), (".weight", (160, 64))}
 
 
 def test_a_number_that_is_not_known_makes_no_shape() -> None:

@@ -19,7 +19,7 @@ def shown(found: Explanation, width: int = 80) -> list[str]:
     return [line[at : at + width] for line in lines for at in range(0, max(len(line), 1), width)]
 
 
-words = st.text("abcdefgh ", min_size=1, max_size=120)
+words = st.text("abcdefgh ", max_size=120).map(lambda text: f"a{text}")
 steps = st.builds(Step, words, st.lists(words, max_size=3).map(tuple))
 rows = st.builds(Row, st.text("abc._", min_size=1, max_size=40), st.tuples(words))
 tables = st.builds(Table, words, st.lists(rows, min_size=1, max_size=9).map(tuple), st.booleans())

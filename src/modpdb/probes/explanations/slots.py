@@ -23,6 +23,7 @@ from modpdb.probes.explanations.sizes import (
     VOCABULARY,
     config_number,
 )
+from modpdb.probes.gguf_contents import BLOCKS as MOST_BLOCKS
 from modpdb.probes.loader_facts import Expressions, architecture_facts
 
 # The metadata key that most converters write a number of the config to: conversion/base.py,
@@ -108,15 +109,17 @@ def _shapes(
         return {}
     held = _by_config(arch, config) | dict(metadata)
     expressions = Expressions(arch, facts.definitions, held, ())
+    count = held.get(f"{arch}.block_count")
+    blocks = range(count if type(count) is int and 0 < count <= MOST_BLOCKS else 1)
     found: dict[str, dict[tuple[str, tuple[int, ...] | None], None]] = {}
     for row in facts.tensors:
         if not _NAME.fullmatch(row.name):
             continue
         suffix = next((end for end in SUFFIXES if row.name.endswith(end)), "")
         name = row.name.removesuffix(suffix).replace("{i}", "{bid}")
-        # Of blocks that differ in their sizes the first stands for all.
-        ne = needed_shape(row, 0 if row.count else None, expressions)
-        found.setdefault(name, {})[suffix, None if ne is None else ne[::-1]] = None
+        for block in blocks if row.count else (None,):
+            ne = needed_shape(row, block, expressions)
+            found.setdefault(name, {})[suffix, None if ne is None else ne[::-1]] = None
     return found
 
 
