@@ -84,12 +84,16 @@ def _explained(
     causes += _guessed(caught, guesses)
     several = len(found) + bool(guesses) > 1
     rows = [
-        Row(each, ("", reason.words.get(each, reason.label if several else "")))
+        Row(each, (reason.words.get(each, reason.label if several else ""),))
         for reason in found
         for each in reason.names
     ]
     rows += [
-        Row(each, (_shape(shapes[each]), guess.words)) for guess in guesses for each in guess.names
+        # Beside names that need no shape one column leaves more room for the names.
+        Row(each, (f"{shape} {guess.words}".lstrip(),) if found else (shape, guess.words))
+        for guess in guesses
+        for each in guess.names
+        for shape in (_shape(shapes[each]),)
     ]
     order = {each: number for number, each in enumerate(names)}
     rows.sort(key=lambda row: order[row.name])
