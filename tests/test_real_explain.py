@@ -1,31 +1,41 @@
 """explain at the real failures of the real scripts, each on a checkpoint that provokes it."""
 
-import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import broken_checkpoints as broken
+from warm_process import WarmProcess, warm_process
 
 pytestmark = pytest.mark.conversion
-BRIEF = 14  # lines at 80 columns
+BRIEF = 12  # lines at 80 columns
 
 Explained = tuple[str, str]
 
 
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmProcess]:
+    with warm_process(tmp_path_factory.mktemp("warm")) as process:
+        yield process
+
+
 @pytest.fixture
-def explained(modpdb_run, tmp_path: Path) -> Callable[..., Explained]:
+def explained(warm: WarmProcess, tmp_path: Path) -> Callable[..., Explained]:
     """What comes by itself and what `explain` prints, both with their lines joined."""
 
     def run(
-        script: Path, folder: Path | str, *options: str | Path, first: str = "", **more: object
+        script: Path,
+        folder: Path | str,
+        *options: str | Path,
+        first: str = "",
+        cwd: Path | None = None,
     ) -> Explained:
-        done = modpdb_run(
+        done = warm.run(
             ["--stop=write", script, folder, "--outfile", tmp_path / "out.gguf", *options],
             f"{first}p 'that was unasked'\nexplain\np 'that was all'\nq\n",
-            **more,
+            cwd=cwd,
         )
         unasked, _, rest = done.stdout.partition("(ModPdb) 'that was unasked'")
         asked, ended, _ = rest.partition("(ModPdb) 'that was all'")
@@ -132,6 +142,23 @@ def test_a_misspelt_architecture(explained, convert: Path, llama_checkpoint, tmp
     assert '"architectures": ["LlamaForCausalLM"],' in whole
 
 
+def test_an_architecture_like_none(explained, newest: Path, llama_checkpoint, tmp_path) -> None:
+    folder = broken.of_architecture(llama_checkpoint, tmp_path / "model", "XyzzyQuuxModel")
+    brief, _ = explained(newest, folder)
+    assert "no registered name is close: a newer llama.cpp may know it (a guess)" in brief
+    assert f"python {newest} --print-supported-models" in brief
+
+
+def test_an_architecture_that_is_known_as_an_encoder(
+    explained, newest: Path, llama_checkpoint, tmp_path
+) -> None:
+    folder = broken.of_architecture(llama_checkpoint, tmp_path / "model", "InternVisionModel")
+    brief, _ = explained(newest, folder)
+    assert "InternVisionModel is known as an encoder (mmproj) alone" in brief
+    assert f"python {newest} {folder} --outfile" in brief and "--mmproj" in brief
+    assert "conversion/internvl.py:" in brief and "(a guess)" not in brief
+
+
 def test_a_class_that_the_map_does_not_name(
     explained, llama_cpp: Path, llama_checkpoint, tmp_path
 ) -> None:
@@ -153,7 +180,7 @@ def test_a_class_that_the_map_does_not_name(
 def test_a_model_id(explained, newest: Path, tmp_path) -> None:
     brief, whole = explained(newest, "google/gemma-3-270m", cwd=tmp_path)
     assert "reads as the id of a model on Hugging Face" in brief
-    assert "convert_hf_to_gguf.py google/gemma-3-270m --remote" in brief
+    assert "convert_hf_to_gguf.py google/gemma-3-270m --outfile" in brief and "--remote" in brief
     assert "hf download google/gemma-3-270m" in whole
 
 
@@ -240,13 +267,21 @@ def test_no_preprocessor(explained, newest: Path, gemma3_checkpoint, tmp_path) -
 def test_files_that_are_not_there(explained, newest: Path, llama_checkpoint, tmp_path) -> None:
     brief, _ = explained(newest, broken.in_two_files(llama_checkpoint, tmp_path / "model"))
     assert "model-00002-of-00002.safetensors is not there" in brief
-    assert "not there 19 in the index" in brief and "hf download REPO --include" in brief
+    assert "not there 19 in the index" in brief and "hf download REPO model-00002" in brief
+
+
+def test_a_file_that_ends_too_early(explained, newest: Path, llama_checkpoint, tmp_path) -> None:
+    folder = broken.cut_short(llama_checkpoint, tmp_path / "model")
+    brief, whole = explained(newest, folder, first="c\n")
+    assert brief.startswith("cause: model.safetensors is not whole, by what the headers list")
+    assert "lies at bytes" in brief and "hf download REPO model.safetensors" in brief
+    assert "LocalTensor.mmap_bytes" in whole and "index" not in whole
 
 
 def test_experts_that_did_not_come(explained, newest: Path, mixtral_checkpoint, tmp_path) -> None:
     brief, _ = explained(newest, broken.an_expert_less(mixtral_checkpoint, tmp_path / "model"))
     assert "the checkpoint lacks model.layers.1.block_sparse_moe.experts.2.w3.weight" in brief
-    assert "11 of 12 tensors not there: 2.w3.weight" in brief and "ckpt *experts*" in brief
+    assert "11 of 12, not 2.w3.weight" in brief and "ckpt *experts*" in brief
 
 
 # -- failures without a name of their own --------------------------------------------------------
@@ -264,16 +299,17 @@ def test_a_null_in_the_metadata(
 
 def test_an_overflow_names_its_tensor(explained, newest: Path, llama_checkpoint, tmp_path) -> None:
     folder = broken.too_large(llama_checkpoint, tmp_path / "model")
-    environment = {"PYTHONWARNINGS": "error::RuntimeWarning"}
-    brief, whole = explained(newest, folder, "--outtype", "f16", first="c\n", env=environment)
+    first = "import warnings; warnings.simplefilter('error', RuntimeWarning)\nc\n"
+    brief, whole = explained(newest, folder, "--outtype", "f16", first=first)
     assert "f16 ends at 65,504" in brief and "--outtype bf16" in brief
     assert "blk.2.ffn_up.weight" in whole
 
 
-def test_nothing_is_said_of_what_is_no_conversion(modpdb_run, tmp_path) -> None:
+def test_nothing_is_said_of_what_is_no_conversion(warm: WarmProcess, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text("def f(name):\n    raise ValueError(\"Can not map tensor 'x'\")\nf('x')\n")
-    done = modpdb_run([script], "c\nexplain\nq\n")
+    done = warm.run([script], "explain\nc\nexplain\nq\n")
+    assert "*** no exception at hand: explain is for post-mortem" in done.stdout
     assert "cause" not in done.stdout
     assert "modpdb knows nothing of this ValueError" in done.stdout
-    assert json.dumps(done.stdout).count("***") == 1
+    assert done.stdout.count("***") == 2

@@ -1,5 +1,6 @@
 """What explanations are made of: guesses by shape and name, numbers that shapes show, sources."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,22 +8,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modpdb.probes.conversion import Conversion
-from modpdb.probes.explanations import explanation_of
+from modpdb.probes.explanations import explanation_of, slots, tokenizers
 from modpdb.probes.explanations.architecture import read_sources
 from modpdb.probes.explanations.explanation import Caught, Explanation, Frame, chain, quoted, typed
 from modpdb.probes.explanations.guesses import Missing, guesses_for
 from modpdb.probes.explanations.sizes import shown_number
 from modpdb.probes.explanations.slots import Slot
+from modpdb.probes.gguf_contents import Array
 from modpdb.probes.safetensors_files import TensorEntry
 
 SLOTS = (
-    Slot("ATTN_Q", "blk.{bid}.attn_q", ((64, 64),)),
-    Slot("ATTN_K", "blk.{bid}.attn_k", ((32, 64),)),
-    Slot("ATTN_OUT", "blk.{bid}.attn_output", ((64, 64),)),
-    Slot("FFN_UP", "blk.{bid}.ffn_up", ((160, 64),)),
-    Slot("FFN_GATE", "blk.{bid}.ffn_gate", ((160, 64),)),
+    Slot("ATTN_Q", "blk.{bid}.attn_q", ((".weight", (64, 64)),)),
+    Slot("ATTN_K", "blk.{bid}.attn_k", ((".weight", (32, 64)), (".bias", (32,)))),
+    Slot("ATTN_OUT", "blk.{bid}.attn_output", ((".weight", (64, 64)),)),
+    Slot("FFN_UP", "blk.{bid}.ffn_up", ((".weight", (160, 64)),)),
+    Slot("FFN_GATE", "blk.{bid}.ffn_gate", ((".weight", (160, 64)),)),
     Slot("ROPE", "blk.{bid}.rope", ()),
-    Slot("OUTPUT", "output", ((384, 64),)),
+    Slot("OUTPUT", "output", ((".weight", (384, 64)),)),
 )
 ENTRIES = [
     TensorEntry("model.embed_tokens.weight", "bf16", (384, 64), 49152, "model.safetensors"),
@@ -173,3 +175,88 @@ def test_keys_of_nearly_the_name_may_be_lists() -> None:
 def test_nothing_near() -> None:
     found = missing(["n_layer"], {})
     assert found.causes[0].guess and found.tables == ()
+
+
+# -- how a tokenizer splits ----------------------------------------------------------------------
+
+QWEN2 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
+    r"\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+BYTES = {"type": "ByteLevel", "use_regex": False}
+
+
+def split(regex: str, **more: object) -> dict[str, object]:
+    return {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", **more}
+
+
+def splits_as(folder: Path, *steps: dict[str, object], **model: object) -> str:
+    top = {"type": "Sequence", "pretokenizers": steps} if len(steps) > 1 else steps[0]
+    found = {"pre_tokenizer": top, "model": {"type": "BPE", **model}}
+    (folder / "tokenizer.json").write_text(json.dumps(found))
+    return tokenizers._splits(folder)[1]
+
+
+def test_a_pre_tokenizer_is_named_by_all_of_its_steps(tmp_path: Path) -> None:
+    """By src/llama-vocab.cpp: what it splits at, and whether tokens are left whole."""
+    llama3 = QWEN2.replace(r"\p{N}|", r"\p{N}{1,3}|", 1)
+    digits = {"type": "Digits", "individual_digits": True}
+    assert splits_as(tmp_path, {"type": "ByteLevel"}) == "gpt-2"
+    assert splits_as(tmp_path, digits, {"type": "ByteLevel"}) == "starcoder"
+    assert splits_as(tmp_path, split(QWEN2), BYTES) == "qwen2"
+    assert splits_as(tmp_path, split(llama3), BYTES, ignore_merges=True) == "llama-bpe"
+    assert splits_as(tmp_path, split(llama3), BYTES) == "dbrx"
+
+
+def test_what_differs_in_a_step_has_no_name(tmp_path: Path) -> None:
+    punctuation = {"type": "Punctuation", "behavior": "Contiguous"}
+    assert splits_as(tmp_path, punctuation, {"type": "ByteLevel"}) == ""
+    assert splits_as(tmp_path, split(QWEN2), {"type": "ByteLevel"}) == ""
+    assert splits_as(tmp_path, split(QWEN2, invert=True), BYTES) == ""
+    assert splits_as(tmp_path, split(QWEN2, behavior="Removed"), BYTES) == ""
+    assert splits_as(tmp_path, split(QWEN2), BYTES, ignore_merges=True) == ""
+    assert splits_as(tmp_path, {"type": "Digits", "individual_digits": False}) == ""
+
+
+# -- shapes by the loader's facts ------------------------------------------------------------------
+
+
+def shapes_of(arch: str, config: dict[str, int], **metadata: object) -> dict[str, set[object]]:
+    full = {f"{arch}.{key}": value for key, value in metadata.items()}
+    return {name: set(found) for name, found in slots._shapes(arch, config, full).items()}
+
+
+CONFIG = {
+    "num_hidden_layers": 2, "hidden_size": 64, "vocab_size": 384, "intermediate_size": 160,
+    "num_attention_heads": 4, "num_key_value_heads": 2,
+}  # fmt: skip
+
+
+def test_shapes_are_the_loader_s_by_the_config_s_numbers() -> None:
+    found = shapes_of("llama", CONFIG)
+    assert found["token_embd"] == {(".weight", (384, 64))}
+    assert found["blk.{bid}.attn_k"] == {(".weight", (32, 64)), (".bias", (32,))}
+    assert found["blk.{bid}.ffn_down"] == {(".weight", (64, 160)), (".bias", (64,))}
+    wide = shapes_of("gemma3", CONFIG | {"head_dim": 32})
+    assert wide["blk.{bid}.attn_q"] >= {(".weight", (128, 64))}
+    assert wide["blk.{bid}.attn_q_norm"] == {(".weight", (32,))}
+    assert shapes_of("phi3", CONFIG)["blk.{bid}.ffn_up"] == {(".weight", (320, 64))}
+
+
+def test_metadata_that_is_known_stands_above_the_config() -> None:
+    found = shapes_of("llama", CONFIG, feed_forward_length=96)
+    assert found["blk.{bid}.ffn_up"] >= {(".weight", (96, 64))}
+
+
+def test_blocks_may_differ_in_their_sizes() -> None:
+    sizes = Array("INT32", 2, (96, 160))
+    found = shapes_of("gemma4", CONFIG, feed_forward_length=sizes)
+    assert found["blk.{bid}.ffn_up"] >= {(".weight", (96, 64)), (".weight", (160, 64))}
+
+
+def test_a_number_that_is_not_known_makes_no_shape() -> None:
+    down = shapes_of("llama", {"hidden_size": 64})["blk.{bid}.ffn_norm"]
+    assert down == {(".weight", (64,))}
+    slot = Slot("TOKEN_EMBD", "token_embd", tuple(slots._shapes("llama", {}, {})["token_embd"]))
+    assert slot.fits((384, 64), ".weight") is None
+    assert shapes_of("an architecture of nobody's", CONFIG) == {}

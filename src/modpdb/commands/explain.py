@@ -50,9 +50,9 @@ def explain_unasked(dbg: ModPdb, error: BaseException) -> None:
     try:
         found = _explanation(dbg, error, asked=False)
         if found is not None:
-            from modpdb.views.explain import brief
+            from modpdb.views.explain import Brief
 
-            dbg.show(brief(found))
+            dbg.show(Brief(found))
     except KeyboardInterrupt:
         dbg.message("explain: ended; type it to have it again")
     except Exception as problem:
@@ -112,4 +112,6 @@ def _ahead(dbg: ModPdb, caught: list[Caught], *, asked: bool) -> Ahead:
     except (ForkError, CheckpointError) as error:
         return Ahead((), False, f"no dry run: {error}")
     names = tuple(each.tensor for each in found.misses if each.kind == "unmapped")
-    return Ahead(names, found.exact, found.why)
+    # What rests on a number that was made up for the dry run is no metadata of the conversion's.
+    told = {each.key: each.value for each in found.metadata if each.key not in found.assumed}
+    return Ahead(names, found.exact, found.why, told)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from rich.console import Group, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.text import Text
 
 from modpdb.probes.explanations.explanation import Cause, Explanation, Step, Table
@@ -15,9 +16,10 @@ from modpdb.views.places import short_file
 from modpdb.views.text import plural, printable
 
 _INDENT = 2
+_BRIEF = 12  # lines
 _BRIEF_ROWS = 5
 _BRIEF_STEPS = 2
-_BRIEF_PASTE = 3
+_BRIEF_PASTE = 4
 _WHOLE_ROWS = 60
 _PATH = 40  # characters of a path
 
@@ -38,18 +40,44 @@ def whole(found: Explanation) -> RenderableType:
     return Group(*parts)
 
 
-def brief(found: Explanation) -> RenderableType:
-    """What fits above the prompt: the first cause, a few rows, the first steps."""
-    parts: list[RenderableType] = [_cause(each, first=True) for each in found.causes[:1]]
-    tables = [table for table in found.tables[:1] if table.brief]
-    if not tables:
-        parts.append(Text(printable(found.says)))
-    for table in tables:
-        parts += _table(table, _BRIEF_ROWS)
-    for step in found.steps[:_BRIEF_STEPS]:
-        parts += _step(step, _BRIEF_PASTE)
-    parts.append(Text("`explain` says more", "dim"))
-    return Group(*parts)
+class Brief:
+    """What fits above the prompt, at most 12 lines: the likeliest cause, rows of the first table,
+    the first step, and the second where it finds room whole."""
+
+    def __init__(self, found: Explanation) -> None:
+        self._found = found
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        def height(part: RenderableType) -> int:
+            if isinstance(part, Text) and part.no_wrap:  # the terminal breaks it
+                return -(-cell_len(part.plain) // options.max_width)
+            return len(console.render_lines(part, options, pad=False))
+
+        def fits(parts: list[RenderableType]) -> bool:
+            return sum(map(height, parts)) <= _BRIEF
+
+        more = Text("`explain` says more", "dim")
+        steps = [list(_step(each, _BRIEF_PASTE)) for each in self._found.steps[:_BRIEF_STEPS]]
+        first = [part for step in steps[:1] for part in step]
+        cause: list[RenderableType] = [_cause(each, first=True) for each in self._found.causes[:1]]
+        tries = (cause + each + first for each in self._evidence())
+        shown = next((each for each in tries if fits([*each, more])), cause + first)
+        for step in steps[1:]:
+            if fits([*shown, *step, more]):
+                shown = [*shown, *step]
+        yield from shown
+        yield more
+
+    def _evidence(self) -> Iterator[list[RenderableType]]:
+        """From much to nothing."""
+        tables = [table for table in self._found.tables[:1] if table.brief]
+        if not tables:
+            yield [Text(printable(self._found.says))]
+            return
+        for rows in range(_BRIEF_ROWS, 0, -1):
+            whole = list(_table(tables[0], rows))
+            yield whole
+            yield whole[1:]  # without its heading
 
 
 def _says(found: Explanation) -> Text:
@@ -69,7 +97,8 @@ def _cause(cause: Cause, *, first: bool) -> Text:
 def _table(table: Table, most: int) -> Iterator[RenderableType]:
     """Its rows, names that differ in their numbers and have equal words as one."""
     lines = in_blocks(folded((row.name, row.words) for row in table.rows))
-    columns = max((len(row.words) for row in table.rows), default=0)
+    words = (pair for row in table.rows for pair in enumerate(row.words, 1))
+    columns = max((number for number, word in words if word), default=0)
     yield Text(printable(table.head), "cyan")
     yield without_empty(
         [
@@ -92,6 +121,7 @@ def _step(step: Step, most: int = _WHOLE_ROWS) -> Iterator[RenderableType]:
     if step.file:
         words = f"{_short(step.file)}{f':{step.line}' if step.line else ''}, {words}"
     yield Text(f"- {words}" + (":" if step.paste else ""))
+    most = len(step.paste) if len(step.paste) == most + 1 else most  # in the place of `1 more`
     for line in step.paste[:most]:  # longer than the screen rather than broken: it is copied
         yield Text(" " * 2 * _INDENT + printable(line), "green", no_wrap=True, overflow="ignore")
     if len(step.paste) > most:

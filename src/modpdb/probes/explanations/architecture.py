@@ -20,9 +20,12 @@ from modpdb.probes.explanations.explanation import (
     Row,
     Step,
     Table,
+    command_again,
     is_path,
     quoted,
     raised,
+    script_command,
+    short_place,
 )
 
 _MAPS = {"TEXT_MODEL_MAP": "text model", "MMPROJ_MODEL_MAP": "mmproj"}
@@ -75,8 +78,8 @@ def unsupported(caught: Caught) -> Explanation | None:
     else:
         known = names or {each.name: "" for each in sources.registered}
         causes, steps = _near(arch, known, sources, mmproj)
-    rows = tuple(Row(each.name, (each.class_name, each.file)) for each in mine)
-    tables = (Table("registered by", rows, brief=True),) if rows else ()
+    rows = tuple(Row(each.class_name, (short_place(each.file, each.line),)) for each in mine)
+    tables = (Table(f"{arch} is registered by", rows, brief=True),) if rows else ()
     return Explanation("unsupported", says, causes, tables, steps, frame.place)
 
 
@@ -101,7 +104,7 @@ def _not_in_map(
 def _other_kind(arch: str, other: str) -> tuple[tuple[Cause, ...], tuple[Step, ...]]:
     if other == "MMPROJ_MODEL_MAP":
         cause = f"{arch} is known as an encoder (mmproj) alone: its text model has no converter"
-        return (Cause(cause),), (Step("convert the encoder", ("--mmproj",)),)
+        return (Cause(cause),), (Step("convert the encoder", (command_again("--mmproj"),)),)
     cause = f"{arch} is known as a text model alone: its encoder has no converter"
     return (Cause(cause),), (Step("convert the text model: leave out --mmproj"),)
 
@@ -112,7 +115,7 @@ def _near(
     near = difflib.get_close_matches(arch, known, n=3, cutoff=0.75)
     same = [each for each in known if each.lower() == arch.lower()]
     near = list(dict.fromkeys([*same, *near]))[:3]
-    flag = " --mmproj" if mmproj else ""
+    flags = ("--mmproj",) if mmproj else ()
     add = Step(
         f"a class of its own: `@{sources.base}.register({quoted(arch)})`"
         + (
@@ -122,12 +125,8 @@ def _near(
         )
     )
     if not near:
-        causes = (
-            Cause("no registered name is close to it: a newer llama.cpp may know it", guess=True),
-        )
-        listed = Step(
-            "what is known", (f"python convert_hf_to_gguf.py --print-supported-models{flag}",)
-        )
+        causes = (Cause("no registered name is close: a newer llama.cpp may know it", guess=True),)
+        listed = Step("what is known", (script_command("--print-supported-models", *flags),))
         return causes, (listed, add)
     typo = _ratio(arch, near[0]) >= 0.9
     words = f"{near[0]} is meant: the names are {_ratio(arch, near[0]):.0%} alike"
@@ -222,7 +221,8 @@ def no_folder(caught: Caught) -> Explanation | None:
         return Explanation("no folder", says, (cause,), (), (step,), frame.place)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", folder) and not folder.startswith("."):
         cause = Cause(f"{folder} reads as the id of a model on Hugging Face", guess=True)
-        return Explanation("no folder", says, (cause,), (), _of_id(folder, options), frame.place)
+        steps = _of_id(folder, options)
+        return Explanation("no folder", says, (cause,), (), steps, frame.place)
     near = difflib.get_close_matches(Path(folder).name, _beside(folder), n=2, cutoff=0.6)
     cause = Cause(f"there is nothing of that name; the working directory is {os.getcwd()}")
     steps = tuple(
@@ -237,10 +237,7 @@ def _of_id(folder: str, options: dict[str, Any]) -> tuple[Step, ...]:
         return (
             Step("bring it here first: this version of the script has no --remote", down.paste),
         )
-    remote = Step(
-        "convert it from there",
-        (f"python convert_hf_to_gguf.py {folder} --remote",),
-    )
+    remote = Step("convert it from there", (command_again("--remote"),))
     return remote, down
 
 

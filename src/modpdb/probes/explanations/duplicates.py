@@ -17,6 +17,7 @@ from modpdb.probes.explanations.explanation import (
     raised,
     typed,
 )
+from modpdb.probes.explanations.known_names import override
 from modpdb.probes.explanations.sizes import tensors_of
 
 
@@ -44,7 +45,7 @@ def duplicated(caught: Caught) -> Explanation | None:
     if type(second) is str:
         says += f"; {second} would be written under that name too"
     causes = _causes(name, first, second)
-    steps = _steps(first, second)
+    steps = _steps(caught, first, second)
     tables = (Table(f"what becomes {name}", tuple(rows), brief=True),) if rows else ()
     return Explanation(
         "duplicate",
@@ -62,11 +63,17 @@ def _seen(caught: Caught, name: str) -> tuple[tuple[str, ...], bool]:
     return (held.sources, True) if held is not None and held.sources else ((), False)
 
 
-def _steps(first: str, second: Any) -> tuple[Step, ...]:
+def _steps(caught: Caught, first: str, second: Any) -> tuple[Step, ...]:
     if type(second) is not str:
         return ()
-    leave = "if it is the same tensor twice, leave it out: first line of modify_tensors"
-    drop = Step(leave, (f"if name == {quoted(second)}:", "    return []"))
+    owner, file, line = override(caught.conversion) if caught.conversion else ("", "", 0)
+    leave = "if it is the same tensor twice, leave it out: first line of "
+    drop = Step(
+        f"{leave}{owner and f'{owner}.'}modify_tensors",
+        (f"if name == {quoted(second)}:", "    return []"),
+        file,
+        line,
+    )
     return (Step("compare them", typed("compare", first, second)), drop) if first else (drop,)
 
 

@@ -50,7 +50,7 @@ def unprocessed_experts(caught: Caught) -> Explanation | None:
         "experts",
         says,
         causes,
-        (Table("experts by layer", tuple(rows), brief=True),) if rows else (),
+        (Table("tensors of experts that came", tuple(rows), brief=True),) if rows else (),
         _steps(key, expected, stored.value if stored else None, missing),
         caught.frames[0].place if caught.frames else "",
     )
@@ -71,8 +71,8 @@ def _layer(number: int, names: list[str], expected: int | None) -> tuple[Row, li
     of = f" of {len(wanted) * len(parts)}" if parts else ""
     shown = ", ".join(name.removeprefix(before) for name in lacking[:3])
     more = ", …" if len(lacking) > 3 else ""
-    words = (f"{len(names)}{of} tensors", f"not there: {shown}{more}" if lacking else "")
-    return Row(before.removesuffix(".") or f"layer {number}", words), lacking
+    words = f"{len(names)}{of}, not {shown}{more}" if lacking else f"{len(names)}{of}"
+    return Row(before.removesuffix(".") or f"layer {number}", (words,)), lacking
 
 
 def _causes(

@@ -6,8 +6,10 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import shlex
+import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePath
 from types import CodeType, TracebackType
 from typing import Any
@@ -82,11 +84,13 @@ class Explanation:
 @dataclass(frozen=True, slots=True)
 class Ahead:
     """What else will have no name, in the converter's order. *exact*: from a dry run of the rest;
-    else by the name map alone, and *why* a dry run was not to be had."""
+    else by the name map alone, and *why* a dry run was not to be had. *metadata* is what the dry
+    run would write."""
 
     unmapped: tuple[str, ...]
     exact: bool
     why: str = ""
+    metadata: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -215,6 +219,16 @@ def is_path(value: object) -> bool:
 def held(owner: object, name: str) -> Any:
     """What an object holds under *name*, None where it holds nothing: no property is run."""
     return instance_dict(owner).get(name)
+
+
+def script_command(*options: str) -> str:
+    """The script as it was called, without what it was given, with *options*: for the shell."""
+    return " ".join(["python", shlex.quote(sys.argv[0]), *options])
+
+
+def command_again(*options: str) -> str:
+    """The script's whole command as it was typed, with *options* more."""
+    return " ".join(["python", shlex.join(sys.argv), *options])
 
 
 def quoted(text: str) -> str:

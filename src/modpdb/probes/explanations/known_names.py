@@ -84,7 +84,8 @@ def _quantised(conversion: Conversion, names: list[str]) -> Iterator[Reason]:
         Step("or a newer llama.cpp: dequant_model of conversion/base.py lists what it can undo")
         if type(method) is str
         else Step(
-            "see whether the original config.json has a quantization_config", ("hparams *quant*",)
+            "or copy quantization_config of the original's config.json into this one (older GPTQ "
+            "has it in quantize_config.json): the script dequantises what it names"
         ),
     )
     yield Reason(Cause(words, guess=alone), tuple(found), {}, steps, "quantised")
@@ -171,7 +172,7 @@ def _rename(conversion: Conversion, names: tuple[str, ...], old: str, new: str) 
     else:
         one_of = quoted(first[0]) if len(first) == 1 else f"({', '.join(map(quoted, first))})"
         condition, value = f"name.startswith({one_of})", f"{quoted(new)} + name"
-    owner, file, line = _override(conversion)
+    owner, file, line = override(conversion)
     if not file:
         return Step(
             f"in {conversion.class_name}",
@@ -190,7 +191,7 @@ def _rename(conversion: Conversion, names: tuple[str, ...], old: str, new: str) 
     )
 
 
-def _override(conversion: Conversion) -> tuple[str, str, int]:
+def override(conversion: Conversion) -> tuple[str, str, int]:
     """The class nearest to the converter's with a modify_tensors, but not the base's."""
     for base in mro(type(conversion.model)):
         found = namespace(base).get("modify_tensors")

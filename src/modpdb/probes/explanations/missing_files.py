@@ -7,7 +7,7 @@ import shlex
 from collections import Counter
 from pathlib import Path
 
-from modpdb.probes.checkpoints import parts_of
+from modpdb.probes.checkpoints import Parts, parts_of
 from modpdb.probes.explanations.explanation import (
     Caught,
     Cause,
@@ -15,6 +15,7 @@ from modpdb.probes.explanations.explanation import (
     Row,
     Step,
     Table,
+    command_again,
     raised,
 )
 from modpdb.probes.files import CheckpointError
@@ -48,27 +49,40 @@ def missing_files(caught: Caught) -> Explanation | None:
         bad += [] if fine else [file]
     if not bad:
         return None
+    where = next((f.place for f in caught.frames if f.function in (*_READING, "mmap_bytes")), "")
+    return _explained(folder, parts, rows, bad, where)
+
+
+def _explained(
+    folder: Path, parts: Parts, rows: list[Row], bad: list[str], where: str
+) -> Explanation:
+    several = len(parts.files) > 1
+    of = f"{len(bad)} of {len(parts.files)} files are" if several else "the file is"
     some = ", ".join(bad[:3]) + (", …" if len(bad) > 3 else "")
-    says = f"{len(bad)} of {len(parts.files)} files are missing or not whole: {some}"
     one = f"{bad[0]} is" if len(bad) == 1 else f"{len(bad)} files are"
     lost = all(not (folder / file).exists() for file in bad)
-    causes = (
-        Cause(f"{one} {'not there' if lost else 'not whole, by the index and the headers'}"),
+    known = "the index and the headers" if parts.index else "what the headers list"
+    causes = [
+        Cause(f"{one} {'not there' if lost else f'not whole, by {known}'}"),
         Cause("the download did not come to its end, or left git-lfs pointers", guess=True),
-        Cause("the index is of another save than the files", guess=True),
+    ]
+    if parts.index:
+        causes.append(Cause("the index is of another save than the files", guess=True))
+    only = " ".join(map(shlex.quote, bad[:4]))
+    again = f"download {'it' if len(bad) == 1 else 'them'} again (REPO: the model's id)"
+    steps = [Step(again, (f"hf download REPO {only} --local-dir {shlex.quote(str(folder))}",))]
+    if several:
+        steps.append(Step("see what is in the others", (f"ckpt {folder}",)))
+    table = Table(
+        "the files that the index names" if parts.index else "the files", tuple(rows), True
     )
-    only = " ".join(f"--include {shlex.quote(file)}" for file in bad[:4])
-    steps = (
-        Step(
-            "download them again (REPO: the model's id)",
-            (f"hf download REPO {only} --local-dir {shlex.quote(str(folder))}",),
-        ),
-        Step("see what is in the others", (f"ckpt {folder}",)),
-    )
-    where = next((f.place for f in caught.frames if f.function in _READING), "")
-    index = "the files that the index names" if parts.index else "the files"
     return Explanation(
-        "missing files", says, causes, (Table(index, tuple(rows), brief=True),), steps, where
+        "missing files",
+        f"{of} missing or not whole: {some}",
+        tuple(causes),
+        (table,),
+        tuple(steps),
+        where,
     )
 
 
@@ -78,6 +92,8 @@ def _said(caught: Caught) -> bool:
 
 def _while_reading(caught: Caught) -> bool:
     """Whether a file could not be opened or parsed where the tensors are listed."""
+    if caught.frame("mmap_bytes") is not None:  # of a file that ends before a tensor does
+        return True
     if caught.frame(*_READING) is None:
         return False
     if raised(caught, FileNotFoundError):
@@ -119,7 +135,7 @@ def _no_config(caught: Caught, folder: Path) -> Explanation | None:
         else "the folder is not a model's, or not whole"
     )
     step = (
-        Step("convert it as such", ("--mistral-format",))
+        Step("convert it as such", (command_again("--mistral-format"),))
         if mistral
         else Step(
             "download the model whole (REPO: its id)",

@@ -79,7 +79,7 @@ def _where_it_is(
         tables.append(Table("keys of nearly that meaning or name", rows, brief=True))
     causes += _in_file(caught, keys)
     if not causes:
-        words = f"config.json lacks {keys[0]}: it is not whole, or of another model"
+        words = f"config.json lacks {keys[0]}: not whole, or another model's"
         causes.append(Cause(words, guess=True))
     return causes, tables
 

@@ -27,6 +27,7 @@ KEY_HEADS = (
 )
 HEAD_SIZE = ("head_dim", "attention_head_dim", "kv_channels")
 EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+EXPERT_SIZE = ("moe_intermediate_size", "expert_intermediate_size")
 SYNONYMS = (BLOCKS, HIDDEN, VOCABULARY, FEED_FORWARD, HEADS, KEY_HEADS, HEAD_SIZE, EXPERTS)
 
 _EMBEDDING = r"(embed_tokens|wte|word_embeddings|tok_embeddings|embed_in|shared)\.weight$"

@@ -1,15 +1,19 @@
-"""The tensors that an architecture may contain, and which shape each has by the config."""
+"""The tensors that an architecture may contain, and which shape each has by the metadata."""
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from modpdb.probes._static import class_attribute, instance_dict
-from modpdb.probes.conversion import Conversion
+from modpdb.probes.conversion import SUFFIXES, Conversion
+from modpdb.probes.coverage_shapes import needed_shape
 from modpdb.probes.explanations.sizes import (
+    BLOCKS,
+    EXPERT_SIZE,
     EXPERTS,
     FEED_FORWARD,
     HEAD_SIZE,
@@ -19,32 +23,37 @@ from modpdb.probes.explanations.sizes import (
     VOCABULARY,
     config_number,
 )
+from modpdb.probes.gguf_contents import BLOCKS as MOST_BLOCKS
+from modpdb.probes.loader_facts import Expressions, architecture_facts
 
-_EXPERT_SIZE = ("moe_intermediate_size", "expert_intermediate_size")
-# Shapes in torch's order by the config's numbers: n hidden, v vocabulary, f feed-forward, q query
-# rows, k key rows, h a head, e experts, x an expert's feed-forward. As llama.cpp's create_tensor
-# calls have them for most architectures (src/llama-model.cpp of llama-cpp-python 0.3.36).
-_SHAPES: dict[str, tuple[str, ...]] = {
-    "TOKEN_EMBD": ("v n",), "OUTPUT": ("v n",), "OUTPUT_NORM": ("n",), "TOKEN_EMBD_NORM": ("n",),
-    "ATTN_NORM": ("n",), "ATTN_NORM_2": ("n",), "ATTN_POST_NORM": ("n",), "FFN_NORM": ("n",),
-    "FFN_POST_NORM": ("n",), "FFN_PRE_NORM": ("n",), "LAYER_OUT_NORM": ("n",),
-    "ATTN_OUT_NORM": ("n",), "ATTN_Q": ("q n",), "ATTN_K": ("k n",), "ATTN_V": ("k n",),
-    "ATTN_QKV": ("qkk n",), "ATTN_OUT": ("n q",), "ATTN_Q_NORM": ("h", "q"),
-    "ATTN_K_NORM": ("h", "k"), "FFN_GATE": ("f n",), "FFN_UP": ("f n", "ff n"),
-    "FFN_DOWN": ("n f",), "FFN_GATE_INP": ("e n",), "FFN_GATE_EXP": ("e x n",),
-    "FFN_UP_EXP": ("e x n",), "FFN_DOWN_EXP": ("e n x",), "FFN_GATE_UP_EXP": ("e xx n",),
-    "ATTN_SUB_NORM": ("n",), "FFN_SUB_NORM": ("f",),
-}  # fmt: skip
+# The metadata key that most converters write a number of the config to: conversion/base.py,
+# TextModel.set_gguf_parameters, llama-cpp-python 0.3.36.
+_WRITTEN_AS = {
+    "block_count": BLOCKS,
+    "embedding_length": HIDDEN,
+    "feed_forward_length": FEED_FORWARD,
+    "expert_feed_forward_length": EXPERT_SIZE,
+    "expert_count": EXPERTS,
+    "attention.head_count": HEADS,
+    "attention.head_count_kv": KEY_HEADS,
+    "attention.key_length": HEAD_SIZE,
+    "attention.value_length": HEAD_SIZE,
+    "vocab_size": VOCABULARY,
+}
+_NAME = re.compile(r"(?:blk\.\{i\}\.)?[^{}]+")  # of a row for a tensor of its own, or of a block's
+
+Shapes = tuple[tuple[str, tuple[int, ...] | None], ...]
+"""`.weight` or `.bias` with a shape in torch's order, None for one that cannot be told."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
     """A MODEL_TENSOR of the architecture: its member's name, the GGUF name with `{bid}`, and the
-    shapes that its weight may have; none where they are not known."""
+    shapes that the loader may ask for; none where nothing is known of it."""
 
     member: str
     gguf: str
-    shapes: tuple[tuple[int, ...], ...]
+    shapes: Shapes
 
     @property
     def in_block(self) -> bool:
@@ -55,24 +64,31 @@ class Slot:
 
     def fits(self, shape: tuple[int, ...] | None, suffix: str) -> bool | None:
         """Whether a tensor of *shape* may be it, None where that cannot be told."""
+        asked = [each for end, each in self.shapes if end == suffix]
         if shape is None or not self.shapes:
             return None
-        if suffix == ".bias":
-            return shape in [each[:1] for each in self.shapes if len(each) == 2]
-        return shape in self.shapes
+        if shape in asked:
+            return True
+        return None if None in asked else False
 
 
-def slots_of(conversion: Conversion) -> tuple[Slot, ...]:
-    """What gguf's constants list for the architecture; nothing where the script has no gguf."""
+def slots_of(conversion: Conversion, metadata: Mapping[str, object]) -> tuple[Slot, ...]:
+    """What gguf's constants list for the architecture; nothing where the script has no gguf.
+
+    *metadata* is what the converter writes, as far as that is known; for the rest the config's
+    numbers stand under the keys that most converters write them to.
+    """
     constants = sys.modules.get("gguf.constants")
     tables = vars(constants) if constants is not None else {}
     listed, names = tables.get("MODEL_TENSORS"), tables.get("TENSOR_NAMES")
     arch = class_attribute(type(conversion.model), "model_arch")
     if type(listed) is not dict or type(names) is not dict or conversion.model is None:
         return ()
-    numbers = _numbers(conversion.hparams if conversion.hparams is not None else {})
+    called = tables.get("MODEL_ARCH_NAMES")
+    word = called.get(arch) if type(called) is dict else None
+    shapes = _shapes(word, conversion.hparams or {}, metadata) if type(word) is str else {}
     return tuple(
-        Slot(member, names[each], tuple(_shapes(member, numbers)))
+        Slot(member, names[each], tuple(shapes.get(names[each], ())))
         for each in listed.get(arch, ())
         if (member := member_name(each)) and type(names.get(each)) is str
     )
@@ -84,28 +100,33 @@ def member_name(member: object) -> str:
     return found if type(found) is str else ""
 
 
-def _shapes(member: str, numbers: Mapping[str, int]) -> list[tuple[int, ...]]:
-    found = []
-    for text in _SHAPES.get(member, ()):
-        sizes = [[numbers.get(letter) for letter in word] for word in text.split()]
-        if all(None not in parts for parts in sizes):
-            found.append(tuple(sum(part for part in parts if part) for parts in sizes))
+def _shapes(
+    arch: str, config: Mapping[Any, Any], metadata: Mapping[str, object]
+) -> dict[str, dict[tuple[str, tuple[int, ...] | None], None]]:
+    """By GGUF name, `blk.{bid}.attn_q`: what the loader asks for, under whatever condition."""
+    facts = architecture_facts(arch)
+    if facts is None:
+        return {}
+    held = _by_config(arch, config) | dict(metadata)
+    expressions = Expressions(arch, facts.definitions, held, ())
+    count = held.get(f"{arch}.block_count")
+    blocks = range(count if type(count) is int and 0 < count <= MOST_BLOCKS else 1)
+    found: dict[str, dict[tuple[str, tuple[int, ...] | None], None]] = {}
+    for row in facts.tensors:
+        if not _NAME.fullmatch(row.name):
+            continue
+        suffix = next((end for end in SUFFIXES if row.name.endswith(end)), "")
+        name = row.name.removesuffix(suffix).replace("{i}", "{bid}")
+        for block in blocks if row.count else (None,):
+            ne = needed_shape(row, block, expressions)
+            found.setdefault(name, {})[suffix, None if ne is None else ne[::-1]] = None
     return found
 
 
-def _numbers(config: Mapping[Any, Any]) -> dict[str, int]:
-    """The config's numbers by the letters of _SHAPES."""
-    given = {
-        "n": config_number(config, HIDDEN),
-        "v": config_number(config, VOCABULARY),
-        "f": config_number(config, FEED_FORWARD),
-        "e": config_number(config, EXPERTS),
+def _by_config(arch: str, config: Mapping[Any, Any]) -> dict[str, object]:
+    numbers = {key: config_number(config, names) for key, names in _WRITTEN_AS.items()}
+    found: dict[str, object] = {
+        f"{arch}.{key}": number for key, number in numbers.items() if number is not None
     }
-    given["x"] = config_number(config, _EXPERT_SIZE) or given["f"]
-    heads, head = config_number(config, HEADS), config_number(config, HEAD_SIZE)
-    if head is None and heads and given["n"]:
-        head = given["n"] // heads
-    if head and heads:
-        given["h"], given["q"] = head, head * heads
-        given["k"] = head * (config_number(config, KEY_HEADS) or heads)
-    return {letter: number for letter, number in given.items() if number}
+    # Without a list of tokens the loader takes vocab_size for their number.
+    return found | {"tokenizer.ggml.model": "none"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +31,47 @@ FILES = (
     "added_tokens.json",
     "special_tokens_map.json",
 )
-# How the tokenizer.json files of these models split, and llama.cpp's names of them
-# (src/llama-vocab.cpp of llama-cpp-python 0.3.36: LLAMA_VOCAB_PRE_TYPE_LLAMA3, _QWEN2, _GPT2).
+# How llama.cpp names tokenizers by what they split at, and by whether a word that is a token stays
+# whole (ignore_merges): src/llama-vocab.cpp of llama-cpp-python 0.3.36, llm_tokenizer_bpe, by the
+# regexes that it has for those of tokenizer.json, and llama_vocab::impl::load. Where several names
+# differ in nothing that tokenizer.json tells, the first of them.
+_GPT2 = (
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"  # ByteLevel's own
+)
+_DIGIT = r"\p{N}"
 _LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
     r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-_SPLITS = {
-    _LLAMA3: "llama-bpe",
-    _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}"): "qwen2",
+_QWEN35 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}|"
+    r" ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_WORD, _CAPITALS, _SMALL = (
+    r"[^\r\n\p{L}\p{N}]?",
+    r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]",
+    r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]",
+)
+_TEKKEN = (
+    rf"{_WORD}{_CAPITALS}*{_SMALL}+|{_WORD}{_CAPITALS}+{_SMALL}*|\p{{N}}|"
+    r" ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_GPT4O = (
+    rf"{_WORD}{_CAPITALS}*{_SMALL}+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+    rf"{_WORD}{_CAPITALS}+{_SMALL}*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{{N}}{{1,3}}|"
+    r" ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_NAMES: dict[tuple[tuple[str, ...], bool], str] = {
+    ((_GPT2,), False): "gpt-2",
+    ((_DIGIT, _GPT2), False): "starcoder",
+    ((_LLAMA3,), True): "llama-bpe",
+    ((_LLAMA3,), False): "dbrx",
+    ((_LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}"),), False): "qwen2",
+    ((_QWEN35,), False): "qwen35",
+    ((_TEKKEN,), True): "tekken",
+    ((_GPT4O,), False): "gpt-4o",
 }
-_GPT2 = "gpt-2"  # ByteLevel with its own regex
+_OTHER = "?"  # a split that llama.cpp has no name for
 _SHOWN = 100  # characters of a regex
 
 
@@ -55,12 +85,11 @@ def unknown_pre_tokenizer(caught: Caught) -> Explanation | None:
         return None
     digest, tokens = (frame.variables.get(name) for name in ("chkhsh", "chktok"))
     folder = caught.conversion.dir_model if caught.conversion is not None else None
-    splits = list(_splits(folder)) if folder is not None else []
+    splits, known = _splits(folder) if folder is not None else ((), "")
     rows = []
     if type(tokens) is list:
         rows.append(Row("chktok", (f"{len(tokens):,} tokens: {_first(tokens)}",)))
-    rows += [Row("pre_tokenizer", (_cut(words),)) for words, _ in splits]
-    known = next((name for _, name in splits if name), "")
+    rows += [Row("pre_tokenizer", (_cut(words),)) for words in splits]
     says = (
         "get_vocab_base_pre() does not know this tokenizer: no line of it has the hash of how it "
         "splits the test text"
@@ -113,28 +142,40 @@ def _line_of(frame: Frame, text: str) -> int:
     return found[-1] if found else frame.line
 
 
-def _splits(folder: Path) -> Iterator[tuple[str, str]]:
-    """How tokenizer.json splits, in words, and llama.cpp's name of a split that is known."""
+def _splits(folder: Path) -> tuple[tuple[str, ...], str]:
+    """How tokenizer.json splits, in words, and llama.cpp's name of that, "" for none known."""
     try:
         with open_file(folder / "tokenizer.json") as file:
             found = json.loads(file.read(size_of(file)))
     except (CheckpointError, ValueError, RecursionError):
-        yield "tokenizer.json is not there or cannot be read", ""
-        return
-    top = found.get("pre_tokenizer") if type(found) is dict else None
+        return ("tokenizer.json is not there or cannot be read",), ""
+    held = found if type(found) is dict else {}
+    top, model = held.get("pre_tokenizer"), held.get("model")
     steps = top.get("pretokenizers", [top]) if type(top) is dict else []
-    for each in steps if type(steps) is list else []:
-        if type(each) is not dict:
-            continue
-        kind, pattern = each.get("type"), each.get("pattern")
-        regex = pattern.get("Regex", pattern.get("String")) if type(pattern) is dict else None
-        if kind == "ByteLevel":
-            own = each.get("use_regex", True) is True
-            yield f"ByteLevel{' with GPT-2’s regex' if own else ''}", _GPT2 if own else ""
-        elif type(regex) is str:
-            yield f"{kind} by {regex}", _SPLITS.get(regex, "")
-        else:
-            yield f"{kind}", ""
+    listed = [each for each in steps if type(each) is dict] if type(steps) is list else []
+    parts = [_part(each) for each in listed]
+    whole = type(model) is dict and model.get("ignore_merges") is True
+    words = tuple(word for word, _ in parts)
+    if whole:
+        words += ("ignore_merges: a word that is a token is not split",)
+    regexes = tuple(regex for _, regex in parts if regex)
+    return words, _NAMES.get((regexes, whole), "")
+
+
+def _part(step: dict[str, Any]) -> tuple[str, str]:
+    """A pre-tokenizer in words, and the regex that it splits at: "" for one that does not split."""
+    kind, pattern = step.get("type"), step.get("pattern")
+    regex = pattern.get("Regex") if type(pattern) is dict else None
+    if kind == "ByteLevel":
+        own = step.get("use_regex", True) is True
+        return f"ByteLevel{' with GPT-2’s regex' if own else ''}", _GPT2 if own else ""
+    if kind == "Digits" and step.get("individual_digits") is True:
+        return "Digits, each alone", _DIGIT
+    if kind == "Split" and type(regex) is str:
+        plain = step.get("behavior") == "Isolated" and step.get("invert") is not True
+        said = "" if plain else f", {step.get('behavior')}{', inverted' * bool(step.get('invert'))}"
+        return f"Split by {regex}{said}", regex if plain else _OTHER
+    return str(kind), _OTHER
 
 
 def _first(tokens: Any) -> str:
@@ -162,7 +203,7 @@ def tokenizer_files(caught: Caught) -> Explanation | None:
     rows = _there(folder)
     there = {row.name for row in rows if row.words[0] != "not there"}
     causes, steps = _of_files(wanted, there, folder, caught)
-    table = Table(f"the tokenizer's files in {folder}", rows, brief=True)
+    table = Table(f"the tokenizer's files in {folder}", rows, brief=bool(there))
     return Explanation("tokenizer files", says, causes, (table,), steps, frame.place)
 
 

@@ -53,7 +53,7 @@ def unmapped(caught: Caught) -> Explanation | None:
     found = list(reasons_for(conversion, mapping, names, taken, entries))
     explained = {each for reason in found for each in reason.names}
     rest = [Missing(each, shapes[each]) for each in names if each not in explained]
-    guesses = guesses_for(rest, slots_of(conversion), mapping, taken)
+    guesses = guesses_for(rest, slots_of(conversion, ahead.metadata), mapping, taken)
     return _explained(caught, name, names, found, guesses, shapes, ahead)
 
 
@@ -84,12 +84,16 @@ def _explained(
     causes += _guessed(caught, guesses)
     several = len(found) + bool(guesses) > 1
     rows = [
-        Row(each, ("", reason.words.get(each, reason.label if several else "")))
+        Row(each, (reason.words.get(each, reason.label if several else ""),))
         for reason in found
         for each in reason.names
     ]
     rows += [
-        Row(each, (_shape(shapes[each]), guess.words)) for guess in guesses for each in guess.names
+        # Beside names that need no shape one column leaves more room for the names.
+        Row(each, (f"{shape} {guess.words}".lstrip(),) if found else (shape, guess.words))
+        for guess in guesses
+        for each in guess.names
+        for shape in (_shape(shapes[each]),)
     ]
     order = {each: number for number, each in enumerate(names)}
     rows.sort(key=lambda row: order[row.name])
@@ -123,7 +127,7 @@ def _guessed(caught: Caught, guesses: list[Guess]) -> list[Cause]:
     if fitting:
         causes.append(
             Cause(
-                f"tensor_mapping.py lacks {_names(fitting)}; {arch} has free tensors like "
+                f"tensor_mapping.py lacks {_names(fitting)}; {arch} has tensors like "
                 f"{'it' if fitting == 1 else 'them'}",
                 guess=True,
             )
