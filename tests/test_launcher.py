@@ -360,3 +360,26 @@ def test_nobody_reads_what_is_said(tmp_path: Path) -> None:
     process.stdin.close()
     assert (process.wait(30), process.stderr.read()) == (1, "")
     process.stderr.close()
+
+
+def test_post_mortem_asks_a_program_that_waits_for_the_prompt(tmp_path: Path) -> None:
+    script = tmp_path / "s.py"
+    script.write_text("1 / 0\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "modpdb", "--no-rc", "-c", "c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdin and process.stdout
+    shown = ""
+    while not shown.endswith("-> 1 / 0\n(ModPdb) "):
+        character = process.stdout.read(1)
+        assert character, shown
+        shown += character
+    process.stdin.write("p 6 * 7\n")
+    process.stdin.close()
+    assert process.stdout.read().startswith("42\n")
+    assert process.wait(30) == 1
+    process.stdout.close()

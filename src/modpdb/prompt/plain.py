@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import IO
+import select
+from typing import IO, Any
 
 
 class PlainInput:
@@ -32,12 +33,23 @@ class PlainInput:
         return line.rstrip("\r\n")
 
     def at_end(self) -> bool:
-        """Whether there is no further line; waits for one to be sure, but for no person."""
+        """Whether there is no further line. Somebody who has typed none yet may still do so: a
+        person, or a program that waits for the prompt."""
         if self._ahead is None:
             try:
-                if self.stdin.isatty():
+                if self.stdin.isatty() or _would_wait(self.stdin):
                     return False
                 self._ahead = self.stdin.readline()
             except (OSError, ValueError):  # closed, or not readable
                 self._ahead = ""
         return not self._ahead
+
+
+def _would_wait(stream: Any) -> bool:
+    """Whether nothing has come from the pipe that *stream* is, which is open."""
+    try:
+        waiting = select.poll()
+        waiting.register(stream.fileno())
+        return not waiting.poll(0)
+    except (AttributeError, OSError, ValueError):  # no pipe, or no poll() here
+        return False
