@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
+from derived import derived, renamed
 from tour import session
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -17,7 +18,17 @@ CONSOLE = re.compile(r"```console\n(\$ python -m modpdb .*?)```", re.DOTALL)
 SCRIPT = re.compile(r"```python\n# (\w+\.py)\n(.*?)```", re.DOTALL)
 SHOWN_HOME = "/home/you"  # where the reader works
 # What a document's commands name beside its own scripts, and the fixtures that bring it.
-BROUGHT = {"llama.cpp": "llama_cpp", "tiny-gemma3": "gemma3_checkpoint"}
+BROUGHT = {
+    "llama.cpp": "llama_cpp",
+    "tiny-gemma3": "gemma3_checkpoint",
+    "renamed-gemma3": "renamed_checkpoint",
+}
+
+
+@pytest.fixture
+def renamed_checkpoint(gemma3_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("renamed") / "gemma3"
+    return derived(gemma3_checkpoint, folder, tensors=renamed({"mlp.up_proj": "mlp.widen"}))
 
 
 def transcripts() -> list[object]:
@@ -54,7 +65,7 @@ def test_transcripts_are_what_is_printed(
     typed = re.findall(r"^\(ModPdb\) (.*)$", screen, re.MULTILINE)
     arguments = [sys.executable, *shlex.split(command)[2:]]
     printed, status = session(arguments, typed, cwd=tmp_path)
-    assert status == 0
+    assert status == (1 if "Traceback" in screen else 0)
     printed = printed.replace(str(tmp_path), SHOWN_HOME)
     pattern = ".*?".join(re.escape(part) for part in re.split(r"^…\n", screen, flags=re.MULTILINE))
     if not re.fullmatch(pattern + r"\s*", printed, re.DOTALL):
