@@ -43,8 +43,10 @@ _TO = ("shutil.copy", "os.link", "os.symlink")  # events whose second path is th
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
-def rehearse(make: Callable[[], Any], conversion: Conversion, scratch: str) -> DryRun:
-    """Run the converter that *make* gives, from its first tensor to the last key.
+def rehearse(
+    make: Callable[[], Any], conversion: Conversion, scratch: str, *, only_tensors: bool = False
+) -> DryRun:
+    """Run the converter that *make* gives, from its first tensor to the last key, or tensor.
 
     What libraries put into temporary files and transformers into its cache of modules goes to the
     folder *scratch*; to change anything else fails.
@@ -56,7 +58,7 @@ def rehearse(make: Callable[[], Any], conversion: Conversion, scratch: str) -> D
     sys.addaudithook(_Fence(scratch))
     torch = torch_or_none()
     with torch.inference_mode() if torch is not None else contextlib.nullcontext():
-        return _Rehearsal(conversion).run(make)
+        return _Rehearsal(conversion).run(make, only_tensors)
 
 
 class FenceError(PermissionError):
@@ -108,7 +110,7 @@ class _Rehearsal:
         self._modifying = ""
         self._provenance = Provenance()
 
-    def run(self, make: Callable[[], Any]) -> DryRun:
+    def run(self, make: Callable[[], Any], only_tensors: bool) -> DryRun:
         logging.Logger.callHandlers = self._log  # type: ignore[method-assign,assignment]
         with self._noting("converter"):
             self._model = make()
@@ -119,8 +121,9 @@ class _Rehearsal:
         writer.use_temp_file = False  # its tensors would be evaluated for the file
         self._watch(writer)
         self._tensors()
-        self._metadata()
-        self._pack(writer)
+        if not only_tensors:
+            self._metadata()
+            self._pack(writer)
         contents = writer_contents(writer, "")
         held = {each.name for each in contents.tensors}
         written = tuple(made for name, made in self._provenance.written.items() if name in held)
@@ -385,12 +388,20 @@ class _Rehearsal:
         said = ""
         with contextlib.suppress(Exception):  # its __str__ is anybody's code
             said = " ".join(str(error).split())[:_LONGEST]
-        return f"{type(error).__name__}: {said or _source_line(frame, line)}"
+        return f"{_qualified(type(error))}: {said or _source_line(frame, line)}"
 
     def _is_own(self, place: tuple[FrameType, int]) -> bool:
         """Whether it is code of the script's, gguf included; not a library's."""
         file = place[0].f_code.co_filename
         return file.startswith(self._root) and "site-packages" not in file
+
+
+def _qualified(cls: type[BaseException]) -> str:
+    """As a traceback names it: `KeyError`, `struct.error`."""
+    module = cls.__module__
+    return (
+        cls.__qualname__ if module in ("builtins", "__main__") else f"{module}.{cls.__qualname__}"
+    )
 
 
 def _source_line(frame: FrameType, line: int) -> str:
