@@ -63,8 +63,11 @@ def looking_ahead(repetitions: int, *, size: str = SIZE) -> Measured:
 
 
 def _looked_ahead(program: Program) -> float:
-    typed = ("!import time; began = time.perf_counter()", "ahead")
-    typed += ("!print('ahead took', time.perf_counter() - began)",)
+    typed = (
+        "!import time; began = time.perf_counter()",
+        "ahead",
+        "!print('ahead took', time.perf_counter() - began)",
+    )
     ran = modpdb(replace(program, typed=typed), options=("--stop", "tensors"))
     took = re.search(r"ahead took ([\d.]+)", ran.output)
     if took is None or "0 blockers, 0 missing keys, 0 unmapped" not in ran.output:
