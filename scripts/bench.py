@@ -28,6 +28,7 @@ from benchmarks.conversions import (
     conversion,
     conversion_with_preset,
     conversion_with_provenance,
+    looking_ahead,
 )
 from benchmarks.first_prompt import first_prompt
 from benchmarks.forward_passes import forward_checked, forward_recorded
@@ -158,6 +159,15 @@ ROWS = (
         conversion_with_provenance,
         repetitions=7,
         timeout=420.0,
+    ),
+    Row(
+        "ahead",
+        "ahead, the first time, at stage tensors of a 148M Gemma 3 conversion",
+        None,
+        2.0,
+        looking_ahead,
+        repetitions=5,
+        timeout=240.0,
     ),
     Row(
         "loop",

@@ -10,8 +10,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from looks import Looks
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ROOT / "scripts"
@@ -123,6 +127,20 @@ def llama_cpp_single_file() -> Path:
     return path_printed_by("fetch_llama_cpp.py", "--single-file")
 
 
+@pytest.fixture(params=["llama_cpp", "llama_cpp_single_file"])
+def tree(request: pytest.FixtureRequest) -> Path:
+    """Both of them, one after the other."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session")
+def looks(tmp_path_factory: pytest.TempPathFactory) -> "Looks":
+    """`looks(modpdb_run, name, script, …)`: a conversion of looks.py, run when first asked for."""
+    from looks import Looks
+
+    return Looks(tmp_path_factory.mktemp("looks"))
+
+
 @pytest.fixture(scope="session")
 def gemma3_checkpoint() -> Path:
     """A tiny Gemma 3 of four layers in bf16, with its tokenizer; not to be written to."""
@@ -133,6 +151,16 @@ def gemma3_checkpoint() -> Path:
 def llama_checkpoint() -> Path:
     """A tiny Llama of four layers with two heads to a key, in bf16; not to be written to."""
     return path_printed_by("make_checkpoint.py", "llama")
+
+
+@pytest.fixture(scope="session")
+def llama_adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA adapter of rank 4 for q_proj and up_proj of two of that Llama's layers, in f32."""
+    pytest.importorskip("torch")
+    from derived import lora_adapter
+
+    modules = {"self_attn.q_proj": (64, 64), "mlp.up_proj": (160, 64)}
+    return lora_adapter(tmp_path_factory.mktemp("lora") / "adapter", modules)
 
 
 @pytest.fixture(scope="session")

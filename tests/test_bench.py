@@ -601,6 +601,12 @@ def test_conversion_row(row: Callable[..., Measured]) -> None:
     assert len(measured.ours) == len(measured.theirs) == 1 and not measured.beside
 
 
+@pytest.mark.conversion
+def test_ahead_row() -> None:
+    measured = conversions.looking_ahead(1, size="tiny")
+    assert 0 < measured.ours[0] < 60 and not measured.theirs
+
+
 # -- ckpt ---------------------------------------------------------------------------------------
 
 

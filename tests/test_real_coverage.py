@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Run
 from derived import derived
+from looks import Looks, Run
 
 pytestmark = pytest.mark.conversion
 
@@ -34,16 +34,16 @@ def converted(modpdb_run: Run, script: Path, checkpoint: Path, out: Path, typed:
 def test_what_converts_well_is_complete(
     model: str,
     says: str,
+    looks: Looks,
     modpdb_run: Run,
     llama_cpp: Path,
     request: pytest.FixtureRequest,
-    tmp_path: Path,
 ) -> None:
     checkpoint = request.getfixturevalue(f"{model}_checkpoint")
-    out = converted(modpdb_run, llama_cpp, checkpoint, tmp_path / "out.gguf", LOOK)
-    assert f"{says}   " in out
-    assert "optional tensors absent" in out
-    assert "note:" not in out  # the source is at hand: tied or not is known
+    seen = looks(modpdb_run, model, llama_cpp / "convert_hf_to_gguf.py", checkpoint)
+    assert f"{says}   " in seen["coverage"]
+    assert "optional tensors absent" in seen["coverage"]
+    assert "note:" not in seen["coverage"]  # the source is at hand: tied or not is known
 
 
 def test_broken_in_several_ways(

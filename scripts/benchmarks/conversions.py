@@ -7,6 +7,8 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -54,15 +56,30 @@ def conversion_with_provenance(repetitions: int, *, size: str = SIZE) -> Measure
     return converted(repetitions, with_provenance, {}, size)
 
 
+def looking_ahead(repetitions: int, *, size: str = SIZE) -> Measured:
+    """`ahead` as it is typed first, at stage `tensors`; the conversion then goes on."""
+    with to_convert(size) as program:
+        return Measured(tuple(_looked_ahead(program) for _ in range(repetitions)))
+
+
+def _looked_ahead(program: Program) -> float:
+    typed = (
+        "!import time; began = time.perf_counter()",
+        "ahead",
+        "!print('ahead took', time.perf_counter() - began)",
+    )
+    ran = modpdb(replace(program, typed=typed), options=("--stop", "tensors"))
+    took = re.search(r"ahead took ([\d.]+)", ran.output)
+    if took is None or "0 blockers, 0 missing keys, 0 unmapped" not in ran.output:
+        raise BenchError(f"ahead did not see that all is well: {ran.output[-1000:]}")
+    return float(took[1])
+
+
 def converted(repetitions: int, ours: Way, peers: dict[str, Way], size: str) -> Measured:
     """The conversion of a Gemma 3 of that size under each. Raises BenchError."""
-    # Resolved, as the script puts its own folder on sys.path, and imports the files from there.
-    script = Path(path_printed_by("fetch_llama_cpp.py"), "convert_hf_to_gguf.py").resolve()
-    checkpoint = path_printed_by("make_checkpoint.py", "gemma3", "--size", size)
-    with tempfile.TemporaryDirectory(prefix="modpdb-bench-") as name:
-        out = Path(name, "out.gguf")
-        command = (str(script), checkpoint, "--outfile", str(out), "--outtype", "bf16")
-        program = Program(Path(sys.executable), command, (place(script.parent),), seen=1)
+    with to_convert(size) as program:
+        out = Path(program.command[3])
+        program = replace(program, breakpoints=(place(Path(program.command[0]).parent),), seen=1)
         plain(program)
         written = out.stat().st_size
 
@@ -78,6 +95,18 @@ def converted(repetitions: int, ours: Way, peers: dict[str, Way], size: str) -> 
 
         sides = {name: side(way) for name, way in peers.items()}
         return interleaved(repetitions, side(ours), side(plain), sides, every=RARELY)
+
+
+@contextmanager
+def to_convert(size: str) -> Iterator[Program]:
+    """The conversion of a Gemma 3 of that size, into a folder that is there as long."""
+    # Resolved, as the script puts its own folder on sys.path, and imports the files from there.
+    script = Path(path_printed_by("fetch_llama_cpp.py"), "convert_hf_to_gguf.py").resolve()
+    checkpoint = path_printed_by("make_checkpoint.py", "gemma3", "--size", size)
+    with tempfile.TemporaryDirectory(prefix="modpdb-bench-") as name:
+        out = str(Path(name, "out.gguf"))
+        command = (str(script), checkpoint, "--outfile", out, "--outtype", "bf16")
+        yield Program(Path(sys.executable), command)
 
 
 def place(tree: Path) -> Breakpoint:

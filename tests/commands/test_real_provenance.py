@@ -1,6 +1,5 @@
 """`provenance` in llama.cpp's own conversions: what each written tensor is made of."""
 
-import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -8,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from derived import derived, lora_adapter
+from derived import derived
 from handmade import ROWS, Tensors, around, bf16, handmade, nvfp4
+from looks import Lines, Looks, Run, Seen
 
 torch = pytest.importorskip("torch")
 
@@ -17,15 +17,6 @@ pytestmark = pytest.mark.conversion
 
 Convert = Callable[..., str]
 WIDE = {"COLUMNS": "400"}  # no line is folded
-
-
-@pytest.fixture(params=["llama_cpp", "llama_cpp_single_file"])
-def tree(request: pytest.FixtureRequest) -> Path:
-    return request.getfixturevalue(request.param)
-
-
-def digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 @pytest.fixture
@@ -51,77 +42,75 @@ def asked(modpdb_run: Any, tmp_path: Path) -> Convert:
     return run
 
 
-def test_llamas_permuted_heads_and_the_same_file(
-    modpdb_run, plain_run, tree: Path, llama_checkpoint: Path, tmp_path: Path
+def test_llamas_permuted_heads(
+    looks: Looks, modpdb_run: Run, tree: Path, llama_checkpoint: Path
 ) -> None:
-    plain, out = tmp_path / "plain" / "o.gguf", tmp_path / "o.gguf"
-    plain.parent.mkdir()
-    options = [tree / "convert_hf_to_gguf.py", llama_checkpoint, "--outtype", "q8_0", "--outfile"]
-    assert plain_run([*options, plain]).returncode == 0
-    typed = (
-        "prov blk.0.attn_q\nc\nprov\nprov blk.1.attn_q.weight\n"
-        "prov model.layers.2.self_attn.k_proj\nprov blk.3\nprov atn_q\nc\n"
-    )
-    done = modpdb_run(["--stop=tensors", "--stop=params", *options, out], typed, env=WIDE)
-    assert done.returncode == 0, done.stderr
-    assert digest(out) == digest(plain)
-    said = done.stdout
-    assert (
+    seen = looks(modpdb_run, "llama", tree / "convert_hf_to_gguf.py", llama_checkpoint)
+    assert seen["to come"].startswith(
         "model.layers.0.self_attn.q_proj.weight  not converted yet  "
         "predicted by the name map: blk.0.attn_q.weight\n"
-    ) in said
-    assert "39 tensors written from 39 of the checkpoint\n" in done.stdout
+    )
+    assert "39 tensors written from 39 of the checkpoint\n" in seen["prov"]
     assert (
         "model.safetensors: model.layers.1.self_attn.q_proj.weight [64, 64] bf16 → to(f32) "
         "→ reshape(4, 2, 8, 64) → swapaxes(1, 2) → reshape(64, 64) → numpy → quantize Q8_0 "
         "→ blk.1.attn_q.weight q8_0 [64, 64] ne [64, 64]\n  converter "
-    ) in said
-    assert "reshape(2, 2, 8, 64)" in said and "→ blk.2.attn_k.weight q8_0 [32, 64]" in said
-    assert re.search(r"converter +\S+\.py:\d+ LlamaModel\.modify_tensors", said)
-    assert re.search(r"written at +\S+\.py:\d+ ModelBase\.prepare_tensors", said)
-    assert "9 tensors of 39 written from 9 of the checkpoint" in said
-    assert "'atn_q' is no tensor of the checkpoint or the file here" in said
+    ) in seen["q"]
+    assert (
+        "reshape(2, 2, 8, 64)" in seen["k"] and "→ blk.2.attn_k.weight q8_0 [32, 64]" in seen["k"]
+    )
+    assert re.search(r"converter +\S+\.py:\d+ LlamaModel\.modify_tensors", seen["q"])
+    assert re.search(r"written at +\S+\.py:\d+ ModelBase\.prepare_tensors", seen["q"])
+    assert "9 tensors of 39 written from 9 of the checkpoint" in seen["block"]
+    assert "'atn_q' is no tensor of the checkpoint or the file here" in seen["odd"]
 
 
-def test_gemmas_norms(asked: Convert, tree: Path, gemma3_checkpoint: Path) -> None:
-    said = asked(tree, gemma3_checkpoint, "prov", "prov blk.0.attn_norm", "ckpt *.0.*")
-    assert re.search(r"attn_norm\.weight +f32 +← input_layernorm\.weight · \+ 1", said)
-    assert re.search(r"→ \+ 1(\.0)? → numpy → .*→ blk\.0\.attn_norm\.weight f32 \[64\]", said)
-    assert "Gemma3Model.modify_tensors" in said
-    assert "54 of 54 read · 54 in the name map · the writer holds 54 tensors" in said
+def test_gemmas_norms(looks: Looks, modpdb_run: Run, tree: Path, gemma3_checkpoint: Path) -> None:
+    seen = looks(modpdb_run, "gemma3", tree / "convert_hf_to_gguf.py", gemma3_checkpoint)
+    assert re.search(r"attn_norm\.weight +f32 +← input_layernorm\.weight · \+ 1", seen["prov"])
+    norm = seen["norm"]
+    assert re.search(r"→ \+ 1(\.0)? → numpy → .*→ blk\.0\.attn_norm\.weight f32 \[64\]", norm)
+    assert "Gemma3Model.modify_tensors" in norm
+    assert "54 of 54 read · 54 in the name map · the writer holds 54 tensors" in seen["ckpt"]
 
 
-def test_stacked_experts(asked: Convert, tree: Path, mixtral_checkpoint: Path) -> None:
-    typed = ("prov", "prov model.layers.1.block_sparse_moe.experts.2.w3.weight", "ckpt")
-    said = asked(tree, mixtral_checkpoint, *typed, outtype="f16")
-    assert "43 tensors written from 79 of the checkpoint\n" in said
+def test_stacked_experts(
+    looks: Looks, modpdb_run: Run, tree: Path, mixtral_checkpoint: Path
+) -> None:
+    seen = looks(modpdb_run, "mixtral", tree / "convert_hf_to_gguf.py", mixtral_checkpoint)
+    assert "43 tensors written from 79 of the checkpoint\n" in seen["prov"]
     rows = r"ffn_up_exps\.weight +f16 +← block_sparse_moe\.experts\.\{0…3\}\.w3\.weight · stack\("
-    assert re.search(rows, said)
-    assert "model.layers.1.block_sparse_moe.experts.{0…3}.w3.weight (4) [160, 64] bf16" in said
-    assert "→ blk.1.ffn_up_exps.weight f16 [4, 160, 64] ne [64, 160, 4]" in said
+    assert re.search(rows, seen["prov"])
+    sources = "model.layers.1.block_sparse_moe.experts.{0…3}.w3.weight (4) [160, 64] bf16"
+    assert sources in seen["w3"]
+    assert "→ blk.1.ffn_up_exps.weight f16 [4, 160, 64] ne [64, 160, 4]" in seen["w3"]
     # The name map has no name for experts; what was seen is that they are held.
-    assert "\nread" not in said and "79 of 79 read" in said
+    assert "\nread" not in seen["ckpt"] and "79 of 79 read" in seen["ckpt"]
 
 
 def test_without_lazy_tensors_it_is_inferred(
-    asked: Convert, llama_cpp: Path, mixtral_checkpoint: Path
+    looks: Looks, modpdb_run: Run, llama_cpp: Path, mixtral_checkpoint: Path
 ) -> None:
-    typed = ("prov", "prov blk.2.ffn_down_exps")
-    said = asked(llama_cpp, mixtral_checkpoint, *typed, more=("--no-lazy",))
-    assert "43 tensors written from 79 of the checkpoint · 43 inferred\n" in said
+    script = llama_cpp / "convert_hf_to_gguf.py"
+    seen = looks(modpdb_run, "mixtral, not lazy", script, mixtral_checkpoint)
+    assert "43 tensors written from 79 of the checkpoint · 43 inferred\n" in seen["prov"]
     assert (
         "model.safetensors: model.layers.2.block_sparse_moe.experts.{0…3}.w2.weight "
         "(inferred, operations not known) → blk.2.ffn_down_exps.weight bf16 [4, 64, 160]"
-    ) in said
+    ) in seen["down"]
 
 
-def test_fused_qkv_that_stays_and_that_is_split(
-    asked: Convert, llama_cpp: Path, llama_cpp_single_file: Path, phi3_checkpoint: Path,
-    llama_checkpoint: Path, tmp_path: Path,
-) -> None:  # fmt: skip
-    said = asked(llama_cpp, phi3_checkpoint, "prov blk.0.attn_qkv")
-    assert "model.layers.0.self_attn.qkv_proj.weight" in said and "→ blk.0.attn_qkv.weight" in said
+def test_fused_qkv_that_stays(
+    looks: Looks, modpdb_run: Run, llama_cpp: Path, phi3_checkpoint: Path
+) -> None:
+    seen = looks(modpdb_run, "phi3", llama_cpp / "convert_hf_to_gguf.py", phi3_checkpoint)
+    assert "model.layers.0.self_attn.qkv_proj.weight" in seen["qkv"]
+    assert "→ blk.0.attn_qkv.weight" in seen["qkv"]
 
+
+def test_fused_qkv_that_is_split(
+    asked: Convert, llama_cpp_single_file: Path, llama_checkpoint: Path, tmp_path: Path
+) -> None:
     def packed(tensors: Tensors) -> Tensors:
         for layer in range(4):
             at = f"model.layers.{layer}.self_attn"
@@ -141,9 +130,21 @@ def test_fused_qkv_that_stays_and_that_is_split(
     assert "39 tensors written from 31 of the checkpoint" in said
 
 
-def test_internlm_splits_in_the_newest(
-    asked: Convert, llama_cpp: Path, llama_checkpoint: Path, tmp_path: Path
+def test_a_lora_adapter(
+    looks: Looks, modpdb_run: Run, tree: Path, llama_checkpoint: Path, llama_adapter: Path
 ) -> None:
+    script = tree / "convert_lora_to_gguf.py"
+    seen = looks(modpdb_run, "lora", script, llama_adapter, "--base", llama_checkpoint)
+    key = "base_model.model.model.layers"
+    assert f"{key}.1.self_attn.q_proj.lora_B.weight [64, 4] f32 → reshape(4, 2, 8, 4)" in seen["b"]
+    assert "→ blk.1.attn_q.weight.lora_b f32 [64, 4]" in seen["b"]
+    assert f"{key}.0.self_attn.q_proj.lora_A.weight [4, 64] f32" in seen["q"]
+    assert "8 tensors written from 8 of the checkpoint\n" in seen["prov"]
+    said = seen["ckpt"]
+    assert "\nheld" not in said and "\nread" not in said  # all are held: no column
+
+
+def _internlm(checkpoint: Path, folder: Path) -> Path:
     tensors = {"model.tok_embeddings.weight": bf16(384, 64), "output.weight": bf16(384, 64)}
     tensors["model.norm.weight"] = bf16(64)
     for layer in range(2):
@@ -152,33 +153,13 @@ def test_internlm_splits_in_the_newest(
         tensors |= {f"{at}.feed_forward.w{each}.weight": bf16(64, 64) for each in (1, 2, 3)}
         tensors[f"{at}.attention.wqkv.weight"] = bf16(128, 64)
         tensors[f"{at}.attention.wo.weight"] = bf16(64, 64)
-    folder = handmade(
-        tmp_path / "internlm", llama_checkpoint, "InternLM2ForCausalLM",
+    return handmade(
+        folder, checkpoint, "InternLM2ForCausalLM",
         {"model_type": "internlm2", "bias": False}, tensors,
     )  # fmt: skip
-    said = asked(llama_cpp, folder, "prov model.layers.1.attention.wqkv")
-    for name, rows in (("attn_q", 64), ("attn_k", 32), ("attn_v", 32)):
-        assert f"→ blk.1.{name}.weight bf16 [{rows}, 64]" in said
-    assert said.count("model.layers.1.attention.wqkv.weight [128, 64] bf16") == 3
 
 
-def test_a_lora_adapter(modpdb_run, tree: Path, llama_checkpoint: Path, tmp_path: Path) -> None:
-    lora_adapter(tmp_path / "adapter", {"self_attn.q_proj": (64, 64), "mlp.up_proj": (160, 64)})
-    command = [tree / "convert_lora_to_gguf.py", tmp_path / "adapter", "--base", llama_checkpoint]
-    options = ["--outfile", tmp_path / "o.gguf"]
-    typed = "prov blk.1.attn_q.weight.lora_b\nprov blk.0.attn_q\nprov\nckpt\nc\n"
-    done = modpdb_run(["--stop=write", *command, *options], typed, env=WIDE)
-    assert done.returncode == 0, done.stderr
-    said = done.stdout
-    key = "base_model.model.model.layers"
-    assert f"{key}.1.self_attn.q_proj.lora_B.weight [64, 4] f32 → reshape(4, 2, 8, 4)" in said
-    assert "→ blk.1.attn_q.weight.lora_b f32 [64, 4]" in said
-    assert f"{key}.0.self_attn.q_proj.lora_A.weight [4, 64] f32" in said
-    assert "8 tensors written from 8 of the checkpoint\n" in said
-    assert "\nheld" not in said and "\nread" not in said  # all are held: no column
-
-
-def test_mxfp4(asked: Convert, llama_cpp: Path, llama_checkpoint: Path, tmp_path: Path) -> None:
+def _mxfp4(checkpoint: Path, folder: Path) -> Path:
     tensors = around()
     for layer in range(2):
         at = f"model.layers.{layer}"
@@ -196,18 +177,10 @@ def test_mxfp4(asked: Convert, llama_cpp: Path, llama_checkpoint: Path, tmp_path
         "model_type": "gpt_oss", "num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 16,
         "sliding_window": 32, "quantization_config": {"quant_method": "mxfp4"},
     }  # fmt: skip
-    folder = handmade(tmp_path / "oss", llama_checkpoint, "GptOssForCausalLM", config, tensors)
-    said = asked(llama_cpp, folder, "prov blk.1.ffn_up_exps.weight", "prov")
-    at = "model.layers.1.mlp.experts.gate_up_proj"
-    assert f"{at}_blocks" in said and f"{at}_scales" in said
-    assert "→ blk.1.ffn_up_exps.weight mxfp4 [4, 64, 64] ne [64, 64, 4]" in said
-    assert "GptOssModel.repack_mxfp4" in said
+    return handmade(folder, checkpoint, "GptOssForCausalLM", config, tensors)
 
 
-@pytest.mark.parametrize("packed", [False, True], ids=["ModelOpt", "compressed-tensors"])
-def test_nvfp4(
-    asked: Convert, llama_cpp: Path, llama_checkpoint: Path, tmp_path: Path, packed: bool
-) -> None:
+def _nvfp4(checkpoint: Path, folder: Path, packed: bool) -> Path:
     weight, scale = "weight", "weight_scale_2"
     quantization: dict[str, Any] = {"quant_method": "modelopt", "quant_algo": "NVFP4"}
     tensors = around()
@@ -226,18 +199,10 @@ def test_nvfp4(
             tensors[f"{stem}.{scale}"] = tensors.pop(f"{stem}.weight_scale_2")
             tensors[f"{stem}.input_global_scale"] = tensors.pop(f"{stem}.input_scale")
     config = {"model_type": "llama", "quantization_config": quantization}
-    folder = handmade(tmp_path / "nvfp4", llama_checkpoint, "LlamaForCausalLM", config, tensors)
-    said = asked(llama_cpp, folder, "prov blk.0.attn_q", "prov blk.1.attn_k.scale", "prov")
-    q = "model.layers.0.self_attn.q_proj"
-    assert f"{q}.{weight}, {q}.weight_scale (inferred, operations not known)" in said
-    assert "→ blk.0.attn_q.weight nvfp4 [64, 64] ne [64, 64]" in said
-    assert f"model.layers.1.self_attn.k_proj.{scale} (inferred" in said
-    assert "24 inferred" in said and "made by the converter" not in said
+    return handmade(folder, checkpoint, "LlamaForCausalLM", config, tensors)
 
 
-def test_nvfp4_experts(
-    asked: Convert, llama_cpp: Path, llama_checkpoint: Path, tmp_path: Path
-) -> None:
+def _nvfp4_experts(checkpoint: Path, folder: Path) -> Path:
     tensors = around()
     for layer in range(2):
         at = f"model.layers.{layer}"
@@ -252,8 +217,77 @@ def test_nvfp4_experts(
         "moe_intermediate_size": 64, "decoder_sparse_step": 1,
         "quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4"},
     }  # fmt: skip
-    folder = handmade(tmp_path / "moe", llama_checkpoint, "Qwen3MoeForCausalLM", config, tensors)
-    said = asked(llama_cpp, folder, "prov blk.1.ffn_up_exps", "prov blk.1.ffn_up_exps.scale")
+    return handmade(folder, checkpoint, "Qwen3MoeForCausalLM", config, tensors)
+
+
+@pytest.fixture
+def by_hand(looks: Looks, modpdb_run: Run, llama_cpp: Path, llama_checkpoint: Path) -> Seen:
+    """Checkpoints of tensors that pass neither modify_tensors nor the loop, and others that no
+    model of ours has."""
+
+    def make(folder: Path) -> dict[str, tuple[Path, Lines]]:
+        nvfp4 = ("prov blk.0.attn_q", "prov blk.1.attn_k.scale", "prov")
+        lines = {
+            "internlm": ("prov model.layers.1.attention.wqkv",),
+            "mxfp4": ("prov blk.1.ffn_up_exps.weight", "prov"),
+            "ModelOpt": nvfp4,
+            "compressed-tensors": nvfp4,
+            "experts": ("prov blk.1.ffn_up_exps", "prov blk.1.ffn_up_exps.scale"),
+        }
+        made = {
+            "internlm": _internlm(llama_checkpoint, folder / "internlm"),
+            "mxfp4": _mxfp4(llama_checkpoint, folder / "oss"),
+            "ModelOpt": _nvfp4(llama_checkpoint, folder / "modelopt", packed=False),
+            "compressed-tensors": _nvfp4(llama_checkpoint, folder / "compressed", packed=True),
+            "experts": _nvfp4_experts(llama_checkpoint, folder / "moe"),
+        }
+        return {
+            name: (made[name], tuple(f"{name} {n}: {line}" for n, line in enumerate(lines[name])))
+            for name in made
+        }
+
+    return looks.by_hand(modpdb_run, llama_cpp / "convert_hf_to_gguf.py", make)
+
+
+def said_of(seen: Seen, name: str) -> str:
+    """All that was said of one of them."""
+    assert "incomplete" not in seen.done.stdout and "Error" not in seen.done.stdout
+    return "".join(said for line, said in seen.answers.items() if line.startswith(f"{name} "))
+
+
+def test_internlm_splits_in_the_newest(by_hand: Seen) -> None:
+    said = said_of(by_hand, "internlm")
+    for name, rows in (("attn_q", 64), ("attn_k", 32), ("attn_v", 32)):
+        assert f"→ blk.1.{name}.weight bf16 [{rows}, 64]" in said
+    assert said.count("model.layers.1.attention.wqkv.weight [128, 64] bf16") == 3
+
+
+def test_mxfp4(by_hand: Seen) -> None:
+    said = said_of(by_hand, "mxfp4")
+    at = "model.layers.1.mlp.experts.gate_up_proj"
+    assert f"{at}_blocks" in said and f"{at}_scales" in said
+    assert "→ blk.1.ffn_up_exps.weight mxfp4 [4, 64, 64] ne [64, 64, 4]" in said
+    assert "GptOssModel.repack_mxfp4" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "weight", "scale"),
+    [
+        ("ModelOpt", "weight", "weight_scale_2"),
+        ("compressed-tensors", "weight_packed", "weight_global_scale"),
+    ],
+)
+def test_nvfp4(by_hand: Seen, name: str, weight: str, scale: str) -> None:
+    said = said_of(by_hand, name)
+    q = "model.layers.0.self_attn.q_proj"
+    assert f"{q}.{weight}, {q}.weight_scale (inferred, operations not known)" in said
+    assert "→ blk.0.attn_q.weight nvfp4 [64, 64] ne [64, 64]" in said
+    assert f"model.layers.1.self_attn.k_proj.{scale} (inferred" in said
+    assert "24 inferred" in said and "made by the converter" not in said
+
+
+def test_nvfp4_experts(by_hand: Seen) -> None:
+    said = said_of(by_hand, "experts")
     at = "model.layers.1.mlp.experts.{0…3}.up_proj"
     assert f"{at}.weight, {at}.weight_scale (inferred" in said
     assert "→ blk.1.ffn_up_exps.weight nvfp4 [4, 64, 64]" in said

@@ -14,7 +14,8 @@ from types import SimpleNamespace
 import pytest
 
 from modpdb.probes.conversion import Conversion
-from modpdb.probes.dry_run import DryRun, dry_run
+from modpdb.probes.dry_run import DryRun, by_name_map, dry_run
+from modpdb.probes.provenance import Provenance, WrittenTensor
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -137,6 +138,8 @@ def test_every_failure_in_the_order_of_the_run() -> None:
     words = [miss.words for miss in found.misses]
     assert words[1] == "RuntimeError: quantisation failed" and "set_gguf" in found.misses[3].where
     assert found.misses[3].names == ("width",) and words[4] == "Unexpected name of a token"
+    assert found.misses[2].names == ("layers.2.q", "blk.2.q")  # of a duplicate both sources
+    assert words[5].startswith("struct.error: ")
     assert [each.name for each in found.tensors] == ["blk.2.q"]
     assert found.dropped == ("dropped", "skipped")
     assert found.given == ("width",) and found.assumed == ("zeta.width",)
@@ -224,6 +227,37 @@ def test_where_no_call_is_found_the_map_is_asked() -> None:
     assert not found.exact and "is not found" in found.why
     assert kinds(found) == [("unmapped", "layers.0.k")]
     assert [(each.name, each.inferred) for each in found.written] == [("blk.0.attn_q", True)]
+
+
+def test_what_was_written_is_not_guessed() -> None:
+    model = Converter(["layers.0.q"])
+    model.gguf_writer.add_tensor("blk.0.q", Tensor(2))
+    model.model_tensors = {"layers.0.q": None, "layers.0.k": None}
+    model.tensor_map.mapping = {"else": ("X", "x")}
+    seen = Provenance()
+    seen.written["blk.0.q"] = WrittenTensor("blk.0.q", ("layers.0.q",), True, None, (2,), *"abcd")
+    conversion = Conversion(model, "Converter", "ZETA", None, False, True)
+    assert kinds(by_name_map(conversion, "why", seen)) == [
+        ("unmapped", "layers.0.q"), ("unmapped", "layers.0.k"),
+    ]  # it was collected of another conversion  # fmt: skip
+    seen._model = lambda: model
+    found = by_name_map(conversion, "why", seen)
+    assert kinds(found) == [("unmapped", "layers.0.k")] and "1, it was seen" in found.why
+    assert [each.name for each in found.written] == ["blk.0.q"]
+
+
+def test_tensors_alone() -> None:
+    class Faulty(Converter):
+        def set_vocab(self) -> None:
+            raise RuntimeError("no tokenizer")
+
+    model = Faulty(["layers.0.odd", "layers.0.q"])
+    conversion = Conversion(model, "Faulty", "ZETA", None, False, True)
+    frames = [(sys._getframe(), {"self": None, "args": SimpleNamespace(vocab_only=True)})]
+    assert kinds(dry_run(conversion, frames)) == [("unmapped", "layers.0.odd"), ("tokenizer", "")]
+    found = dry_run(conversion, frames, only_tensors=True)
+    assert kinds(found) == [("unmapped", "layers.0.odd")] and not found.metadata
+    assert found.only_vocabulary and [each.name for each in found.tensors] == ["blk.0.q"]
 
 
 def test_hostile_values() -> None:

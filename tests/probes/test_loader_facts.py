@@ -126,8 +126,8 @@ def test_what_a_value_is_worked_out_from_is_what_was_used():
 
 
 _plain = st.one_of(
-    st.integers(), st.floats(), st.text(max_size=4), st.booleans(), st.none(), st.binary(),
-    st.builds(Array, st.just("i32"), st.integers(0, 5), st.tuples(st.integers(), st.text())),
+    st.integers(), st.floats(), st.text("a.é\0", max_size=4), st.booleans(), st.none(), st.binary(),
+    st.builds(Array, st.just("i32"), st.integers(0, 5), st.tuples(st.integers(), st.just("a"))),
 )  # fmt: skip
 
 

@@ -74,3 +74,41 @@ def test_a_block_has_a_heading() -> None:
         said = shown(tensor_map(found, flows(found, {})), width)
         assert "layers.{0…2} → blk.{0…2}" in said.replace("\n", " ")
         assert said.count("q.weight") == 2
+
+
+def test_after_the_end_there_is_no_next_stop() -> None:
+    misses = (
+        unmapped("layers.0.odd"),
+        Miss("hparam", "", "KeyError: 'x'", "base.py:9 B.find", ("x",)),
+        Miss("tokenizer", "", "RuntimeError: none", "base.py:8 B.set_vocab"),
+        Miss("converter", "", "RuntimeError: none", "base.py:7 B.__init__"),
+    )
+    found = DryRun(misses, exact=False, why="why")
+    said = shown(ahead(found, "Zeta", "ZETA"))
+    steps = [line.partition("→ ")[2] for line in said.splitlines() if "→" in line]
+    assert steps == [
+        "b @layers.0.odd  base.py:6 map", "hparams  base.py:9 find", "stage vocab  base.py:8 set_vocab",
+        "b base.py:7  __init__",
+    ]  # fmt: skip
+    said = shown(ahead(found, "Zeta", "ZETA", ended=True))
+    assert said.count("→") == 1 and "→ hparams" in said
+
+
+def test_a_vocabulary_alone_is_told() -> None:
+    said = shown(ahead(DryRun(only_vocabulary=True), "Zeta", "ZETA"), 80).splitlines()
+    assert said[0] == "0 blockers, 0 unmapped: the dry run met nothing to stop it"
+    assert said[1].startswith("--vocab-only: the script writes no tensors now")
+
+
+def test_names_are_broken_where_their_parts_end() -> None:
+    tensors = tuple(
+        written(f"blk.{layer}.{name}.weight", f"model.layers.{layer}.{name}_layernorm.weight")
+        for layer in range(2)
+        for name in ("post_feedforward", "pre_feedforward")
+    )
+    found = DryRun(written=tensors)
+    said = shown(tensor_map(found, flows(found, {})), 56).splitlines()
+    at = next(n for n, line in enumerate(said) if line.startswith("  post_feedforward_"))
+    assert said[at].split()[0] == "post_feedforward_" and said[at + 1] == "    layernorm.weight"
+    narrow = shown(tensor_map(found, flows(found, {})), 20)
+    assert "".join(narrow.split()).count("layernorm.weight") == 2

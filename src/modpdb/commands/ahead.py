@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from modpdb.commands.paths import reading
 from modpdb.commands.registry import Arguments, UsageError, command
+from modpdb.commands.targets import whole_stack
 
 if TYPE_CHECKING:
     from modpdb.debugger import ModPdb
@@ -32,7 +33,8 @@ def ahead(dbg: ModPdb, arguments: Arguments) -> None:
 
     From stage init on. At `init` and `tensors` what is at hand is run; later a new converter,
     made by the script's own call, from the start. Under --no-lazy, or where the process cannot be
-    forked, only the name map is asked, and the answer says so.
+    forked, only the name map is asked, and the answer says so. In post-mortem
+    no next steps are told that need a program that runs.
     """
     from modpdb.views.ahead import ahead as view
 
@@ -41,19 +43,17 @@ def ahead(dbg: ModPdb, arguments: Arguments) -> None:
     conversion, found = look_ahead(dbg)
     unfold = bool(arguments.options.get("--unfold"))
     needed = _coverage(conversion, found)
-    dbg.show(view(found, conversion.class_name, conversion.arch, needed, unfold=unfold))
+    names = conversion.class_name, conversion.arch
+    dbg.show(view(found, *names, needed, unfold=unfold, ended=dbg.ended))
 
 
-def look_ahead(dbg: ModPdb) -> tuple[Conversion, DryRun]:
+def look_ahead(dbg: ModPdb, *, only_tensors: bool = False) -> tuple[Conversion, DryRun]:
     """The conversion at hand, and what it will come to. Raises UsageError."""
     from modpdb.probes.conversion import find_conversion
     from modpdb.probes.dry_run import dry_run
     from modpdb.probes.forked import ForkError
 
-    frames = [
-        (frame, dbg.curframe_locals if frame is dbg.curframe else frame.f_locals)
-        for frame, _ in reversed(dbg.stack)
-    ]
+    frames = whole_stack(dbg)
     conversion = find_conversion([held for _, held in frames])
     if conversion is None or conversion.model is None:
         where = "the conversion has not come" if conversion else "there is no llama.cpp conversion"
@@ -64,6 +64,8 @@ def look_ahead(dbg: ModPdb) -> tuple[Conversion, DryRun]:
                 conversion,
                 frames,
                 slow=lambda: dbg.message("running it dry in a forked copy of the process …"),
+                only_tensors=only_tensors,
+                seen=dbg.provenance,
             )
         )
     except ForkError as error:

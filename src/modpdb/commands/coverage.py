@@ -88,11 +88,13 @@ def _written(dbg: ModPdb) -> tuple[Coverage, str]:
     frames = [(frame.f_code.co_name, held) for frame, held in frames_outwards(dbg)]
     variables = [held for _, held in frames]
     writer = find_writer(variables)
+    conversion = find_conversion(variables)
     if writer is None:
+        if conversion is not None and conversion.model is not None:
+            raise UsageError("no GGUF writer yet: `ahead` looks at all that will be written")
         raise UsageError("no GGUF writer here or in the callers; `coverage FILE.gguf` reads a file")
     expression, object_ = writer
     contents = writer_contents(object_, expression)
-    conversion = find_conversion(variables)
     if conversion is not None and conversion.adapter is not None:
         raise UsageError(f"an adapter is converted: {_NO_ADAPTER}")
     tied = conversion_tied(conversion) if conversion is not None else None

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from modpdb.commands.registry import Arguments, UsageError, command
+from modpdb.commands.targets import whole_stack
 
 if TYPE_CHECKING:
     from modpdb.debugger import ModPdb
@@ -99,12 +100,9 @@ def _ahead(dbg: ModPdb, caught: list[Caught], *, asked: bool) -> Ahead:
         dbg.message("the rest of the conversion is run dry, nothing is written (Ctrl-C ends that)")
 
     conversion = next(each.conversion for each in caught if each.conversion is not None)
-    frames = [
-        (frame, dbg.curframe_locals if frame is dbg.curframe else frame.f_locals)
-        for frame, _ in reversed(dbg.stack)
-    ]
+    frames = whole_stack(dbg)
     try:
-        found = dry_run(conversion, frames, slow)
+        found = dry_run(conversion, frames, slow, only_tensors=True)
     except _Slow:
         return Ahead((), False, "`explain` waits for a dry run that tells of all names")
     except KeyboardInterrupt:

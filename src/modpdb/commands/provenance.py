@@ -71,7 +71,8 @@ def _ways(dbg: ModPdb) -> Ways:
     collected, names = dbg.provenance, names_here(dbg)
     if names is None and (collected is None or not collected.written):
         raise UsageError(
-            "no conversion here or in the callers, and none has been seen"
+            "no conversion here or in the callers, and none has been seen: "
+            "`stage tensors` runs on to where it is"
             if collected is not None
             else "no conversion here, and no preset is on that collects where tensors come from"
         )

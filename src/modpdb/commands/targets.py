@@ -76,6 +76,14 @@ def frames_outwards(dbg: ModPdb) -> Iterator[tuple[types.FrameType, Mapping[str,
         yield frame, dbg.curframe_locals if frame is dbg.curframe else frame.f_locals
 
 
+def whole_stack(dbg: ModPdb) -> list[tuple[types.FrameType, Mapping[str, Any]]]:
+    """Every frame, innermost first wherever the user stands, with its variables."""
+    return [
+        (frame, dbg.curframe_locals if frame is dbg.curframe else frame.f_locals)
+        for frame, _ in reversed(dbg.stack)
+    ]
+
+
 def held_modules(dbg: ModPdb) -> Held | Source:
     """The modules to speak of without a target: ``self``, else among the locals, else held by
     ``self``; else the checkpoint of a conversion; else the same in the callers.

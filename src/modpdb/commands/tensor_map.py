@@ -38,7 +38,7 @@ def tensor_map(dbg: ModPdb, arguments: Arguments) -> None:
     from modpdb.views.tensor_map import tensor_map as view
 
     glob = one_word(split_words(arguments.target), "map")
-    conversion, found = look_ahead(dbg)
+    conversion, found = look_ahead(dbg, only_tensors=True)
     chosen, all_flows = found, flows(found, name_mapping(conversion))
     some = all_flows
     if glob:

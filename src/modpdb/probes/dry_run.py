@@ -23,7 +23,7 @@ from modpdb.probes.conversion import Conversion, mapped_name, name_mapping
 from modpdb.probes.forked import in_fork
 from modpdb.probes.gguf_contents import GGUFTensor, KeyValue
 from modpdb.probes.progress import source_of
-from modpdb.probes.provenance import WrittenTensor
+from modpdb.probes.provenance import Provenance, WrittenTensor
 from modpdb.probes.tensor_names import base_name
 from modpdb.probes.writer import is_writer, writer_contents
 
@@ -67,8 +67,9 @@ class DryRun:
     assumed so that the next failure comes to light; *assumed* are the keys of *metadata* whose
     value depends on that.
 
-    *exact*: the converter did it; else *why* not, and all is the name map's word. *afresh*: a
-    converter of its own did, made by the call that made the script's.
+    *exact*: the converter did it; else *why* not, and all is the name map's word but for what had
+    been written. *afresh*: a converter of its own did, made by the call that made the script's.
+    *only_vocabulary*: the script is asked for nothing else, so that it will write no tensor.
     """
 
     misses: tuple[Miss, ...] = ()
@@ -83,35 +84,58 @@ class DryRun:
     exact: bool = True
     why: str = ""
     afresh: bool = False
+    only_vocabulary: bool = False
 
 
 def dry_run(
-    conversion: Conversion, frames: Frames, slow: Callable[[], None] = lambda: None
+    conversion: Conversion,
+    frames: Frames,
+    slow: Callable[[], None] = lambda: None,
+    *,
+    only_tensors: bool = False,
+    seen: Provenance | None = None,
 ) -> DryRun:
     """Run what is left of *conversion*, or all of it where it has begun, in a forked copy.
 
-    *frames* are the whole stack. *slow* is called once if that takes over a second. Raises
-    ForkError where the copy gives no result, CheckpointError where there is only the name map to
-    ask and the checkpoint's names cannot be read.
+    *frames* are the whole stack. *slow* is called once if that takes over a second.
+    *only_tensors*: without metadata and tokenizer, which take most of the time. *seen*: what was
+    collected so far, of use where the converter cannot be run. Raises ForkError where the copy
+    gives no result, CheckpointError where there is only the name map to ask and the checkpoint's
+    names cannot be read.
     """
     began = time.perf_counter()
     make, why, afresh = _maker(conversion, frames)
     if make is None:
-        found = by_name_map(conversion, why)
+        found = by_name_map(conversion, why, seen)
     else:
         from modpdb.probes.rehearsal import rehearse
 
         chosen = make
         with TemporaryDirectory(prefix="modpdb-") as scratch:
-            found = in_fork(lambda: rehearse(chosen, conversion, scratch), slow)
-    return replace(found, seconds=time.perf_counter() - began, afresh=afresh and found.exact)
+            found = in_fork(
+                lambda: rehearse(chosen, conversion, scratch, only_tensors=only_tensors), slow
+            )
+    return replace(
+        found,
+        seconds=time.perf_counter() - began,
+        afresh=afresh and found.exact,
+        only_vocabulary=_wants_only_vocabulary(frames),
+    )
 
 
-def by_name_map(conversion: Conversion, why: str) -> DryRun:
-    """The weaker answer: what the name map alone says. Raises CheckpointError."""
+def by_name_map(conversion: Conversion, why: str, seen: Provenance | None = None) -> DryRun:
+    """The weaker answer: what the name map alone says of tensors that were not *seen* to be
+    written. Raises CheckpointError."""
     mapping = name_mapping(conversion)
-    written, misses = [], []
+    known = seen is not None and seen.is_of(conversion.model)
+    written = list(seen.written.values()) if seen is not None and known else []
+    done = source_names(written)
+    if done:
+        why += f"; of what was written, {len(written):,}, it was seen"
+    misses = []
     for tensor in source_of(conversion).tensors if mapping else ():
+        if tensor.name in done:
+            continue
         name = mapped_name(mapping, base_name(tensor.name) if conversion.adapter else tensor.name)
         if name is None:
             misses.append(Miss("unmapped", tensor.name, "the name map has no name for it", ""))
@@ -154,6 +178,11 @@ def _is_eager(model: Any, frames: Frames) -> bool:
         return any(value is True for value in given)
     remote = instance_dict(model).get("remote_hf_model_id")
     return lazy is False and remote is None
+
+
+def _wants_only_vocabulary(frames: Frames) -> bool:
+    """Under --vocab-only, by the script's parsed arguments."""
+    return any(instance_dict(held.get("args")).get("vocab_only") is True for _, held in frames)
 
 
 def _named(held: Mapping[str, Any]) -> dict[str, Any]:

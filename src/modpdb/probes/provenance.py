@@ -187,7 +187,7 @@ class Provenance:
         )
         if name in self.written:
             # Another writer's file (LoRA adapters beside a model's) may have tensors of that name.
-            if given.get("self") is instance_dict(self._model()).get("gguf_writer"):
+            if _argument(frame, 0) is instance_dict(self._model()).get("gguf_writer"):
                 self.duplicates.append(written)
             return
         self.written[name] = written

@@ -15,15 +15,16 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path, PurePath
+from pathlib import Path
 from types import FrameType, FunctionType
 from typing import Any
 
-from modpdb.probes._static import class_attribute, is_a, mro, namespace
+from modpdb.probes._static import class_attribute, mro, namespace
 from modpdb.probes._torch import torch_or_none
 from modpdb.probes.checkpoints import read_checkpoint
 from modpdb.probes.conversion import Conversion
 from modpdb.probes.dry_run import DryRun, Kind, Miss, source_names
+from modpdb.probes.fence import Fence
 from modpdb.probes.files import CheckpointError
 from modpdb.probes.provenance import Provenance, place
 from modpdb.probes.writer import writer_contents
@@ -33,18 +34,12 @@ _RETRIES = 32  # missing keys of the config that are passed over
 _ASSUMED = 1  # for one of them: it divides whatever there is
 _LONGEST = 1_000  # characters of what an exception says
 _DEEP = 10_000  # of Python's recursion: a graph is pickled node by node
-# Events of sys.audit that change files or start processes; "open" is looked at by its flags.
-_PROCESSES = ("subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork")
-_CHANGES = (
-    *_PROCESSES, "os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.truncate", "os.link",
-    "os.symlink", "os.chmod", "os.chown", "os.utime", "os.setxattr", "shutil.", "tempfile.",
-)  # fmt: skip
-_TO = ("shutil.copy", "os.link", "os.symlink")  # events whose second path is the one that changes
-_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
-def rehearse(make: Callable[[], Any], conversion: Conversion, scratch: str) -> DryRun:
-    """Run the converter that *make* gives, from its first tensor to the last key.
+def rehearse(
+    make: Callable[[], Any], conversion: Conversion, scratch: str, *, only_tensors: bool = False
+) -> DryRun:
+    """Run the converter that *make* gives, from its first tensor to the last key, or tensor.
 
     What libraries put into temporary files and transformers into its cache of modules goes to the
     folder *scratch*; to change anything else fails.
@@ -53,42 +48,10 @@ def rehearse(make: Callable[[], Any], conversion: Conversion, scratch: str) -> D
     tempfile.tempdir = os.environ["TMPDIR"] = scratch
     if "transformers.dynamic_module_utils" in sys.modules:
         sys.modules["transformers.dynamic_module_utils"].HF_MODULES_CACHE = scratch  # type: ignore[attr-defined]
-    sys.addaudithook(_Fence(scratch))
+    sys.addaudithook(Fence(scratch))
     torch = torch_or_none()
     with torch.inference_mode() if torch is not None else contextlib.nullcontext():
-        return _Rehearsal(conversion).run(make)
-
-
-class FenceError(PermissionError):
-    """The copy was about to change something outside of it."""
-
-
-class _Fence:
-    """An audit hook that lets files be written in one folder only, and no process be started."""
-
-    def __init__(self, scratch: str) -> None:
-        self._scratch = os.path.join(os.path.realpath(scratch), "")
-
-    def __call__(self, event: str, args: tuple[Any, ...]) -> None:
-        if event == "open":
-            if not args[2] & _WRITES or args[0] == os.devnull:
-                return
-        elif not event.startswith(_CHANGES):
-            return
-        if event.startswith(("os.rename", "shutil.move")):
-            changed = args[:2]
-        else:  # of a copy or link the source stays as it is
-            changed = args[1:2] if event.startswith(_TO) else args[:1]
-        allowed = not event.startswith(_PROCESSES)
-        if allowed and all(type(path) is int or self._is_inside(path) for path in changed):
-            return
-        words = " ".join(f"{path!s:.200}" for path in changed)
-        raise FenceError(f"a dry run changes nothing, and this would: {event} {words}")
-
-    def _is_inside(self, path: Any) -> bool:
-        if not is_a(path, str) and not is_a(path, PurePath):
-            return False
-        return os.path.join(os.path.realpath(path), "").startswith(self._scratch)
+        return _Rehearsal(conversion).run(make, only_tensors)
 
 
 class _Rehearsal:
@@ -108,7 +71,7 @@ class _Rehearsal:
         self._modifying = ""
         self._provenance = Provenance()
 
-    def run(self, make: Callable[[], Any]) -> DryRun:
+    def run(self, make: Callable[[], Any], only_tensors: bool) -> DryRun:
         logging.Logger.callHandlers = self._log  # type: ignore[method-assign,assignment]
         with self._noting("converter"):
             self._model = make()
@@ -119,8 +82,9 @@ class _Rehearsal:
         writer.use_temp_file = False  # its tensors would be evaluated for the file
         self._watch(writer)
         self._tensors()
-        self._metadata()
-        self._pack(writer)
+        if not only_tensors:
+            self._metadata()
+            self._pack(writer)
         contents = writer_contents(writer, "")
         held = {each.name for each in contents.tensors}
         written = tuple(made for name, made in self._provenance.written.items() if name in held)
@@ -385,12 +349,20 @@ class _Rehearsal:
         said = ""
         with contextlib.suppress(Exception):  # its __str__ is anybody's code
             said = " ".join(str(error).split())[:_LONGEST]
-        return f"{type(error).__name__}: {said or _source_line(frame, line)}"
+        return f"{_qualified(type(error))}: {said or _source_line(frame, line)}"
 
     def _is_own(self, place: tuple[FrameType, int]) -> bool:
         """Whether it is code of the script's, gguf included; not a library's."""
         file = place[0].f_code.co_filename
         return file.startswith(self._root) and "site-packages" not in file
+
+
+def _qualified(cls: type[BaseException]) -> str:
+    """As a traceback names it: `KeyError`, `struct.error`."""
+    module = cls.__module__
+    return (
+        cls.__qualname__ if module in ("builtins", "__main__") else f"{module}.{cls.__qualname__}"
+    )
 
 
 def _source_line(frame: FrameType, line: int) -> str:

@@ -49,16 +49,21 @@ def ahead(
     needed: Coverage | None = None,
     *,
     unfold: bool = False,
+    ended: bool = False,
 ) -> RenderableType:
     """The verdict, the blockers, what the loader would miss, what nothing is made of, and what
-    would be written. *needed*: that against what the loader needs, None where it is not known."""
+    would be written. *needed*: that against what the loader needs, None where it is not known.
+    *ended*: the program does not run on, so that there is no next step to a place in it."""
     rows = list(_rows(found.misses, unfold))
     parts: list[RenderableType] = [verdict(found, rows, needed)]
     if not found.exact:
         parts.append(Text(f"not run: {printable(found.why)}", "yellow"))
+    if found.only_vocabulary:
+        said = "--vocab-only: the script writes no tensors now; this is of the whole conversion"
+        parts.append(Text(said, "yellow"))
     shown = rows if unfold else rows[:SHOWN]
     if shown:
-        parts.append(Grid([_cells(row) for row in shown], wrap=1))
+        parts.append(Grid([_cells(row, ended) for row in shown], wrap=1))
     if len(rows) > len(shown):
         parts.append(more_rows(len(rows) - len(shown)))
     if needed is not None:
@@ -86,7 +91,7 @@ def verdict(found: DryRun, rows: Sequence[_Row], needed: Coverage | None) -> Tex
     if not rows and needed is not None and needed.wrong:
         text.append(": nothing stops the conversion, but llama.cpp's loader would stop", "not bold")
     elif not rows:
-        text.append(": the dry run met nothing that stops the conversion", "not bold")
+        text.append(": the dry run met nothing to stop it", "not bold")
     return text
 
 
@@ -104,13 +109,15 @@ def _alike(miss: Miss) -> tuple[str, str, str]:
     return miss.kind, words, miss.where
 
 
-def _cells(row: _Row) -> tuple[Text, Text, Text]:
+def _cells(row: _Row, ended: bool) -> tuple[Text, Text, Text]:
     miss = row.miss
     what = Text(printable(_what(row)))
     if row.times > 1:
         what.append(f"  {row.times:,} ×", "bold")
-    step, where = _next_step(row), _short(miss.where)
-    more = Text(printable(f"→ {step}  " if step else ""), "cyan").append(printable(where), "dim")
+    step, where = _next_step(row, ended), _short(miss.where)
+    place, _, function = where.partition(" ")
+    said = function if step == f"b {place}" else where  # nothing twice
+    more = Text(printable(f"→ {step}  " if step else ""), "cyan").append(printable(said), "dim")
     return Text(_LABELS[miss.kind], "red" if miss.kind != "unmapped" else "yellow"), what, more
 
 
@@ -142,19 +149,26 @@ def _patterns(names: Sequence[str]) -> str:
     return ", ".join(lines[:_NAMES]) + (", …" if len(lines) > _NAMES else "")
 
 
-def _next_step(row: _Row) -> str:
+def _next_step(row: _Row, ended: bool) -> str:
     """What to type to see more; "" for nothing better than what is on the line."""
     miss = row.miss
-    if miss.kind in ("unmapped", "raised") and miss.tensor:
-        return f"b @{re.sub(r'{[^}]*}', '*', row.names)}"
     if miss.kind == "duplicate" and len(miss.names) == 2:
         return f"compare {', '.join(miss.names)}"
     if miss.kind == "experts":
         return "hparams *expert*"
     if miss.kind == "hparam":
         return "hparams"
+    return "" if ended else _next_stop(row)
+
+
+def _next_stop(row: _Row) -> str:
+    miss = row.miss
+    if miss.kind in ("unmapped", "raised") and miss.tensor:
+        return f"b @{re.sub(r'{[^}]*}', '*', row.names)}"
     if miss.kind == "tokenizer":
         return "stage vocab"
+    if miss.kind == "metadata":
+        return "stage params"
     place = miss.where.partition(" ")[0]
     return f"b {place}" if place else ""
 
@@ -182,8 +196,7 @@ def _written(found: DryRun, class_name: str, arch: str, needed: Coverage | None)
     nbytes = whole if len(types) > 1 else "".join(by_type)
     said = [plural(len(found.tensors), "tensor"), nbytes, plural(len(found.metadata), "key")]
     if found.assumed:
-        lacking = ", ".join(map(printable, found.given))
-        said.append(f"{len(found.assumed):,} of them not right until the config has {lacking}")
+        said.append(f"{len(found.assumed):,} of them not right until the config has what it lacks")
     afresh = ", from the start," if found.afresh else ""
     fits = needed is not None and not needed.wrong
     loader = f" ({coverage_verdict(needed)})" if needed is not None and fits else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.segment import Segment
 from rich.text import Text
@@ -75,7 +75,7 @@ class Grid:
     def _wrapped(
         self, console: Console, row: Sequence[Text], column: int, widths: Sequence[int]
     ) -> RenderResult:
-        first, *more = row[column].wrap(console, widths[column]) or [Text()]
+        first, *more = _lines(console, row[column], widths[column])
         yield from self._line(console, [*row[:column], first, *row[column + 1 :]], widths)
         for line in more:
             yield from self._line(console, [*[Text()] * column, line], widths)
@@ -95,6 +95,24 @@ class Grid:
             yield from cell.render(console)
             blanks = _GAP + room
         yield Segment.line()
+
+
+def _lines(console: Console, cell: Text, width: int) -> list[Text]:
+    """*cell* over as many lines as it needs; a dotted name is broken where its parts end."""
+    name = cell.plain.lstrip()
+    if cell_len(cell.plain) <= width or " " in name:
+        return list(cell.wrap(console, width)) or [Text()]
+    indent = " " * (len(cell.plain) - len(name) + _GAP)
+    lines, rest = [], cell
+    while cell_len(rest.plain) > width:
+        fits = set_cell_size(rest.plain, width).rstrip(" ")
+        least = len(rest.plain) - len(rest.plain.lstrip())
+        end = max(fits.rfind(".") + 1, fits.rfind("_") + 1)
+        end = end if end > least + width // 3 else max(len(fits), least + 1)
+        line, rest = rest.divide([end])
+        lines.append(line)
+        rest = Text(indent).append_text(rest)
+    return [*lines, rest]
 
 
 def without_empty(

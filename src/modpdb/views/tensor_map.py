@@ -39,10 +39,10 @@ def _parts(found: DryRun, flows: Sequence[Flow], unfold: bool) -> Iterator[Rende
     yield from named_rows(
         f"{said}{plural(len(unmapped), 'tensor')}", [(name, ()) for name in unmapped], unfold=unfold
     )
-    failed = [miss for miss in found.misses if miss.kind != "unmapped" and miss.tensor]
+    failed = {miss.tensor: () for miss in found.misses if miss.kind != "unmapped" and miss.tensor}
     yield from named_rows(
         f"failed: {plural(len(failed), 'tensor')}; `ahead` says why",
-        [(miss.tensor, ()) for miss in failed],
+        list(failed.items()),
         unfold=unfold,
     )
     yield Grid(list(_rows(flows, unfold)), wrap=0)
