@@ -54,7 +54,7 @@ def verify(dbg: ModPdb, arguments: Arguments) -> None:
     contents = meant.written.contents
     chosen = _chosen([each.name for each in contents.tensors], glob)
     mapping = meant.mapping or name_map(contents)
-    judge = judge_of(
+    by = judge_of(
         meant.folder,
         meant.config,
         meant.checkpoint,
@@ -63,7 +63,9 @@ def verify(dbg: ModPdb, arguments: Arguments) -> None:
         slow=lambda: dbg.message("building the original's modules in a forked copy …"),
     )
     seen, decided = _observed(dbg) if meant.of_conversion else ({}, {})
-    against = comparing(meant.checkpoint, mapping, judge, seen=seen, decided=decided)
+    against = comparing(
+        meant.checkpoint, mapping, by.judge, seen=seen, decided=decided, order=by.order
+    )
     with Progress(dbg) as told:
         found = probe(meant.written, against, chosen, told)
     dbg.show(verification(found, unfold=bool(arguments.options.get("--unfold"))))

@@ -10,9 +10,10 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
+from modpdb.probes.left_out import Left
 from modpdb.probes.misses import Miss
 from modpdb.probes.relations import Cast, Relation
-from modpdb.probes.verification import Left, Status, Verdict, Verification
+from modpdb.probes.verification import Status, Verdict, Verification
 from modpdb.views.folding import by_block, folded_members
 from modpdb.views.grid import Grid
 from modpdb.views.named_rows import SHOWN, more_rows, named_rows
