@@ -122,7 +122,7 @@ def test_at_the_prompt(modpdb_run, plain_run, llama_cpp, llama_checkpoint, tmp_p
     script, out, plain = llama_cpp / "convert_hf_to_gguf.py", tmp_path / "o", tmp_path / "p"
     line = [script, checkpoint, "--outtype", "q8_0", "--outfile"]
     assert plain_run([*line, plain]).returncode == 0
-    typed = "verify\nc\nverify\nverify blk.0.attn_k\nverify nothing*\nverify --unfold *norm*\n"
+    typed = "verify\nc\nverify\nverify blk.0.attn_k\nverify nothing*\nverify layers.1.attention.wq\nverify --unfold *norm*\n"
     typed += f"b *.close, self.__class__.__name__ == 'GGUFWriter'\nc\nverify {out}\nc\n"
     typed = typed.replace(str(out), f"{out}.gguf")
     done = modpdb_run(["--stop=init", "--stop=params", *line, f"{out}.gguf"], typed, env=WIDE)
@@ -131,6 +131,7 @@ def test_at_the_prompt(modpdb_run, plain_run, llama_cpp, llama_checkpoint, tmp_p
     assert "*** no GGUF writer here or in the callers" in said
     assert said.count("39 tensors: 35 ok, 4 WRONG") == 2
     assert re.search(r"decided at conversion/llama\.py:\d+ LlamaModel\.modify_tensors", said)
+    assert "1 tensor of 39: 1 WRONG" in said  # by the checkpoint's name
     assert "1 tensor of 39: 1 ok" in said and "'nothing*' is no written tensor" in said
     assert re.search(r"\nok  blk\.0\.attn_norm\.weight", said)
     digests = {hashlib.sha256(f.read_bytes()).hexdigest() for f in (plain, tmp_path / "o.gguf")}
@@ -195,8 +196,8 @@ def test_any_changed_bit_of_a_real_file_is_found(
         file, found = converted(llama_cpp, checkpoint, outtype), open_checkpoint(checkpoint)
         written = WrittenFile(file)
         mapping = name_map(written.contents)
-        judge = judge_of(checkpoint, None, found, mapping, written.contents.architecture)
-        against = comparing(found, mapping, judge)
+        by = judge_of(checkpoint, None, found, mapping, written.contents.architecture)
+        against = comparing(found, mapping, by.judge, order=by.order)
         assert verify(written, against).count("ok") == len(written.contents.tensors)
         prepared.append((file, written, against))
 

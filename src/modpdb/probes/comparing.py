@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,17 @@ def comparing(
     pairing = Pairing(checkpoint.tensors, mapping, seen or {})
     source = SourceTensors(checkpoint)
     return Comparing(source, pairing, judge, decided or {}, order, _vision_map())
+
+
+def sources_of(
+    checkpoint: Checkpoint,
+    mapping: Mapping[str, Any],
+    written: Iterable[str],
+    seen: Mapping[str, tuple[str, ...]],
+) -> dict[str, tuple[str, ...]]:
+    """The checkpoint's tensors of each of *written*: as they were *seen*, else by *mapping*."""
+    pairing = Pairing(checkpoint.tensors, mapping, {})
+    return {name: seen.get(name) or pairing.named(name) for name in written}
 
 
 def base_of(adapter: Path) -> Path | None:
