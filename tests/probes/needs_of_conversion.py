@@ -100,8 +100,7 @@ def converted(folder: Path) -> tuple[str, list[tuple[str, Any, str, Any]]]:
 def verdicts(folder: Path) -> dict[str, Any]:
     from modpdb.probes.checkpoint_files import open_checkpoint
     from modpdb.probes.needs import judge, needs_of
-    from modpdb.probes.relations import relations
-    from modpdb.probes.row_orders import in_order
+    from modpdb.probes.relations import in_order, relations
 
     arch, made = converted(folder)
     config = json.loads((folder / "config.json").read_text())
@@ -110,9 +109,9 @@ def verdicts(folder: Path) -> dict[str, Any]:
     reasons = []
     for written, target, name, source in made:
         need = needs.need((name,), written)
-        found = islice(relations(source, target), 3)
-        ordered = need.order is not None and in_order(source, target, need.order)
-        verdict, reason = judge(need, *found, in_order=ordered)
+        found = [in_order(source, target, need.order) if need.order is not None else None]
+        found += islice(relations(source, target), 3)
+        verdict, reason = judge(need, *(each for each in found if each is not None))
         counts[verdict] += 1
         if verdict != "ok":
             reasons.append(f"{written}: {verdict}: {reason}")

@@ -9,8 +9,7 @@ import torch
 
 from modpdb.probes.checkpoint_files import open_checkpoint
 from modpdb.probes.needs import Needs, judge, needs_of
-from modpdb.probes.relations import Relation, find_relation
-from modpdb.probes.row_orders import in_order
+from modpdb.probes.relations import Relation, find_relation, in_order
 
 transformers = pytest.importorskip("transformers")
 
@@ -129,13 +128,12 @@ def test_qkv_that_lie_head_by_head(needs: Any) -> None:
     source = torch.randn(192, 64)
     q, k, v = source.view(4, 3, 16, 64).unbind(1)
     target = torch.cat([part.reshape(64, 64) for part in (q, k, v)])
-    assert need.order is not None and in_order(source, target, need.order)
-    relation = find_relation(source, target)
+    assert need.order is not None
+    relation = in_order(source, target, need.order)
     assert relation is not None
-    assert judge(need, relation)[0] == "unjudged"
-    assert judge(need, relation, in_order=True) == (
-        "ok", "q, k and v of its 4 heads one after another",
-    )  # fmt: skip
+    assert judge(need, relation) == ("ok", "q, k and v of its 4 heads one after another")
+    permuted = find_relation(source, source.flip(0))
+    assert permuted is not None and judge(need, permuted)[0] == "WRONG"
     assert judge(need, IDENTICAL)[0] == "WRONG"
 
 
@@ -191,8 +189,11 @@ def test_partial_rope_in_another_order(needs: Any) -> None:
     heads = source.view(2, 16, 64)
     turned = heads[:, :8].view(2, 2, 4, 64).transpose(1, 2).reshape(2, 8, 64)
     target = torch.cat((turned, heads[:, 8:]), 1).reshape(32, 64)
-    assert need.order is not None and in_order(source, target, need.order)
-    assert not in_order(source, source, need.order)
+    assert need.order is not None
+    relation = in_order(source, target, need.order)
+    assert relation is not None and judge(need, relation)[0] == "ok"
+    assert relation.words == "rope: 8 of 16 rows permuted within 2 heads"
+    assert in_order(source, source, need.order) is None
     assert judge(need, IDENTICAL)[0] == "WRONG"
 
 

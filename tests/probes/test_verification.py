@@ -21,6 +21,7 @@ from modpdb.probes.files import CheckpointError  # noqa: E402
 from modpdb.probes.relations import Relation  # noqa: E402
 from modpdb.probes.verification import Verdict, Verification, verify  # noqa: E402
 from modpdb.probes.written_tensors import WrittenByWriter, WrittenFile  # noqa: E402
+from modpdb.programs.verify import exit_status  # noqa: E402
 
 TYPES = gguf.GGMLQuantizationType
 BLOCK = "model.layers.0"
@@ -197,6 +198,60 @@ def test_what_nothing_was_made_of(files: Files) -> None:
             *files(source, {"token_embd.weight": (table, TYPES.F16)}), chosen=lambda _: True
         ).left
         == ()
+    )
+
+
+def test_norms_that_changed_places(files: Files) -> None:
+    """Copied as is needed, but each under the other's name."""
+    first, second = (f"{BLOCK}.{name}_layernorm.weight" for name in ("input", "post_attention"))
+    one, two = random(64), random(64, seed=1)
+    names = ("blk.0.attn_norm.weight", "blk.0.ffn_norm.weight")
+    swapped = dict(zip(names, ((two, TYPES.F32), (one, TYPES.F32)), strict=True))
+    folder, file = files({first: one, second: two}, swapped)
+    found = verified(folder, file)
+    assert [each.status for each in found.verdicts] == ["WRONG", "WRONG"]
+    assert f"of {second}: the name map puts {first} here" in found.verdicts[0].reason
+    written, checkpoint = WrittenFile(file), open_checkpoint(folder)
+    seen = {names[0]: (second,), names[1]: (first,)}  # that the converter did so proves nothing
+    against = comparing(checkpoint, name_map(written.contents), needs({}), seen=seen)
+    assert verify(written, against).count("WRONG") == 2
+
+
+def test_tensors_that_do_not_belong_in_the_file(files: Files) -> None:
+    up, odd = random(32, 64), random(64, seed=1)
+    source = {UP: up, f"{BLOCK}.mlp.odd.weight": odd}
+    written = {
+        "blk.0.ffn_up.weight": (up, TYPES.F16),
+        "blk.0.ffn_up.bias": (up, TYPES.F16),
+        "blk.0.attn_norm.bias": (odd, TYPES.F32),
+    }
+    found = {each.name: each for each in verified(*files(source, written)).verdicts}
+    assert [each.status for each in found.values()] == ["ok", "WRONG", "unjudged"]
+    assert "the name map puts in blk.0.ffn_up.weight" in found["blk.0.ffn_up.bias"].reason
+    assert "no place for" in found["blk.0.attn_norm.bias"].reason
+
+
+def test_tensors_that_the_file_lacks(files: Files) -> None:
+    """Norms of the same values stand for nothing but themselves."""
+    first, second = (f"{BLOCK}.{name}_layernorm.weight" for name in ("input", "post_attention"))
+    source = {first: torch.ones(64), second: torch.ones(64)}
+    source["vision_tower.vision_model.encoder.layers.0.mlp.fc1.weight"] = random(32, 64)
+    found = verified(*files(source, {"blk.0.attn_norm.weight": (torch.ones(64), TYPES.F32)}))
+    assert [(each.name, each.fine, each.place) for each in found.left] == [
+        (second, False, "blk.0.ffn_norm.weight"),
+        ("vision_tower.vision_model.encoder.layers.0.mlp.fc1.weight", True, ""),
+    ]
+    assert found.count("ok") == 1 and exit_status(found) == 1
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_values_that_became_infinite(files: Files) -> None:
+    up = random(32, 64)
+    up[3, 4] = 1e6
+    verdict = only(verified(*files({UP: up}, {"blk.0.ffn_up.weight": (up, TYPES.F16)})))
+    assert (verdict.status, verdict.reason) == (
+        "WRONG",
+        "1 value too large for f16 became infinite",
     )
 
 

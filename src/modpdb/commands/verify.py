@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from modpdb.commands.paths import complete_files, one_word, path_first, reading
 from modpdb.commands.progress import Progress
 from modpdb.commands.registry import Arguments, UsageError, command
-from modpdb.commands.targets import Typed, frames_outwards, matches, not_understood
+from modpdb.commands.targets import Typed, frames_outwards, means_tensor, not_understood
 from modpdb.probes._static import class_name, is_a
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def verify(dbg: ModPdb, arguments: Arguments) -> None:
     is not known; `unexplained`, no relation to the checkpoint was found: what comes nearest.
     Tensors alike in all but their numbers are one row; --unfold shows each.
     """
-    from modpdb.probes.comparing import comparing, judge_of, name_map
+    from modpdb.probes.comparing import comparing, judge_of, name_map, sources_of
     from modpdb.probes.verification import verify as probe
     from modpdb.views.verify import verification
 
@@ -52,9 +52,11 @@ def verify(dbg: ModPdb, arguments: Arguments) -> None:
     glob = one_word(words, "verify")
     meant = _Meant(dbg, file, folder)
     contents = meant.written.contents
-    chosen = _chosen([each.name for each in contents.tensors], glob)
     mapping = meant.mapping or name_map(contents)
-    judge = judge_of(
+    seen, decided = _observed(dbg) if meant.of_conversion else ({}, {})
+    made_of = sources_of(meant.checkpoint, mapping, [each.name for each in contents.tensors], seen)
+    chosen = _chosen(made_of, glob)
+    by = judge_of(
         meant.folder,
         meant.config,
         meant.checkpoint,
@@ -62,8 +64,9 @@ def verify(dbg: ModPdb, arguments: Arguments) -> None:
         contents.architecture,
         slow=lambda: dbg.message("building the original's modules in a forked copy …"),
     )
-    seen, decided = _observed(dbg) if meant.of_conversion else ({}, {})
-    against = comparing(meant.checkpoint, mapping, judge, seen=seen, decided=decided)
+    against = comparing(
+        meant.checkpoint, mapping, by.judge, seen=seen, decided=decided, order=by.order
+    )
     with Progress(dbg) as told:
         found = probe(meant.written, against, chosen, told)
     dbg.show(verification(found, unfold=bool(arguments.options.get("--unfold"))))
@@ -85,16 +88,20 @@ def _observed(dbg: ModPdb) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
     return sources, {name: each.converter or each.site for name, each in collected}
 
 
-def _chosen(names: list[str], glob: str) -> Callable[[str], bool] | None:
+def _chosen(made_of: Mapping[str, tuple[str, ...]], glob: str) -> Callable[[str], bool] | None:
+    """The written tensors of that name, or made of checkpoint tensors of that name."""
     if not glob:
         return None
 
-    def chosen(name: str) -> bool:
-        return matches(name, glob) or matches(name, f"{glob}.*")
-
-    if not any(map(chosen, names)):
-        raise UsageError(not_understood(Typed(glob), "no written tensor", names))
-    return chosen
+    names = {
+        name
+        for name, sources in made_of.items()
+        if any(means_tensor(glob, each) for each in (name, *sources))
+    }
+    if not names:
+        every = [*made_of, *(each for sources in made_of.values() for each in sources)]
+        raise UsageError(not_understood(Typed(glob), "no written tensor", every))
+    return names.__contains__
 
 
 class _Meant:

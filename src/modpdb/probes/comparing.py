@@ -6,18 +6,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from modpdb.probes.checkpoints import Checkpoint
 from modpdb.probes.files import CheckpointError, read_json
 from modpdb.probes.gguf_contents import GGUFContents
-from modpdb.probes.needs import Needs, judge, needs_of
+from modpdb.probes.needs import Need, Needs, judge, needs_of
 from modpdb.probes.pairing import Pairing, block_of, gguf_of
 from modpdb.probes.relations import Relation
+from modpdb.probes.row_orders import RowOrder
 from modpdb.probes.source_tensors import SourceTensors
-from modpdb.probes.verification import Comparing, Judge, Status
+from modpdb.probes.verification import Comparing, Judge, Orders, Status
+
+_VISION_BLOCKS = 128  # that have their names in the map of vision and audio parts
 
 
 def comparing(
@@ -27,11 +31,24 @@ def comparing(
     *,
     seen: Mapping[str, tuple[str, ...]] | None = None,
     decided: Mapping[str, str] | None = None,
+    order: Orders = lambda sources, name: None,
 ) -> Comparing:
     """*mapping* is a name map's, the converter's or `name_map`. *seen* and *decided* are
     provenance's: sources, and places in the converter, by GGUF name."""
     pairing = Pairing(checkpoint.tensors, mapping, seen or {})
-    return Comparing(SourceTensors(checkpoint), pairing, judge, decided or {})
+    source = SourceTensors(checkpoint)
+    return Comparing(source, pairing, judge, decided or {}, order, _vision_map())
+
+
+def sources_of(
+    checkpoint: Checkpoint,
+    mapping: Mapping[str, Any],
+    written: Iterable[str],
+    seen: Mapping[str, tuple[str, ...]],
+) -> dict[str, tuple[str, ...]]:
+    """The checkpoint's tensors of each of *written*: as they were *seen*, else by *mapping*."""
+    pairing = Pairing(checkpoint.tensors, mapping, {})
+    return {name: seen.get(name) or pairing.named(name) for name in written}
 
 
 def base_of(adapter: Path) -> Path | None:
@@ -59,6 +76,24 @@ def name_map(contents: GGUFContents) -> Mapping[str, Any]:
     return mapping
 
 
+def _vision_map() -> Mapping[str, Any]:
+    """The name map of vision and audio parts; {} where gguf is of before there was one."""
+    gguf = sys.modules["gguf"]
+    arch = getattr(gguf.MODEL_ARCH, "MMPROJ", None)
+    mapping: Mapping[str, Any] = {}
+    if arch is not None:
+        mapping = gguf.get_tensor_name_map(arch, _VISION_BLOCKS).mapping
+    return mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """*judge* says whether a relation is what is needed; *order* the order of rows that is."""
+
+    judge: Judge
+    order: Orders
+
+
 def judge_of(
     folder: Path,
     config: Mapping[str, Any] | None,
@@ -66,7 +101,7 @@ def judge_of(
     mapping: Mapping[str, Any],
     architecture: str,
     slow: Callable[[], None] = lambda: None,
-) -> Judge:
+) -> Judged:
     """By what *architecture* needs of the model in *folder*, of a LoRA adapter's *checkpoint* its
     base; *config*: the converter's, None for that of the folder. *slow* is called once where
     building the model takes over a second."""
@@ -75,13 +110,17 @@ def judge_of(
             config = read_json(folder / "config.json", "the config")
         except CheckpointError as error:
             reason = str(error)
-            return lambda sources, name, relation: ("unjudged", reason)
+            return Judged(lambda sources, name, relation: ("unjudged", reason), lambda *_: None)
     needs = needs_of(folder, config, checkpoint.tensors, architecture, slow=slow)
     places = _Places(needs, checkpoint, mapping)
 
+    def need(sources: tuple[str, ...], name: str) -> Need:
+        instead = places.instead(sources, name)
+        return needs.need((instead,) if instead else sources, name)
+
     def judged(sources: tuple[str, ...], name: str, relation: Relation) -> tuple[Status, str]:
         instead = places.instead(sources, name)
-        status, reason = judge(needs.need((instead,) if instead else sources, name), relation)
+        status, reason = judge(need(sources, name), relation)
         if status == "ok" and any(part.kind != "identical" for part in relation.parts):
             return "unjudged", "parts were changed before they were put together"
         if status == "ok" and relation.rows is not None:
@@ -90,7 +129,12 @@ def judge_of(
             reason = f"{reason} ({sources[0]} stands in the place of {instead})"
         return status, reason
 
-    return judged
+    return Judged(judged, lambda sources, name: _not_told(need(sources, name)))
+
+
+def _not_told(need: Need) -> RowOrder | None:
+    """The order that *need* is for where a relation's head count does not tell it."""
+    return need.order if need.heads is None else None
 
 
 class _Places:

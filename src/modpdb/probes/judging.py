@@ -45,18 +45,14 @@ class Need:
     order: RowOrder | None = None
 
 
-def judge(need: Need, *relations: Relation, in_order: bool = False) -> tuple[Verdict, str]:
+def judge(need: Need, *relations: Relation) -> tuple[Verdict, str]:
     """Whether one of *relations*, all of which hold, is what is needed; and what, or why not.
 
-    *in_order*: it was proved that the rows are in the need's order (row_orders.in_order), which
-    relations do not always tell. The first relation, the simplest, is the one that a reason speaks
-    of. Without any, or where the need is not known, or where one holds no closer than rounding, it
-    is unjudged.
+    The first relation, the simplest, is the one that a reason speaks of. Without any, or where the
+    need is not known, or where one holds no closer than rounding, it is unjudged.
     """
     if need.what == "unknown":
         return "unjudged", need.words
-    if need.order is not None and in_order:
-        return "ok", need.words
     if not relations:
         return "unjudged", f"how it was made is not known; {_needs(need)}"
     judged = [_judge(need, relation) for relation in relations]
@@ -75,6 +71,8 @@ def _copy(need: Need, relation: Relation) -> tuple[Verdict, str]:
         return "ok", need.words
     if relation.kind == "stacked":
         return _stacked(need, relation)
+    if relation.kind == "reshaped" and relation.words == "reshaped":  # not by dimensions of 1
+        return "WRONG", f"{_needs(need)}; it was reshaped"
     if relation.kind == "slice":
         return "unjudged", f"it is {relation.words}: whether those are the right ones is not known"
     if relation.kind == "rope" and need.unrotated:
@@ -102,6 +100,8 @@ def _stacked(need: Need, relation: Relation) -> tuple[Verdict, str]:
 
 
 def _rope(need: Need, relation: Relation) -> tuple[Verdict, str]:
+    if relation.order is not None and relation.order == need.order:
+        return "ok", need.words
     if relation.kind == "rope" and need.heads is not None:
         back = "back" in relation.words  # as relations.py says it
         if back == need.back and need.heads in relation.heads:
@@ -112,8 +112,6 @@ def _rope(need: Need, relation: Relation) -> tuple[Verdict, str]:
         return "WRONG", f"{_needs(need)}; it was permuted the other way"
     if relation.kind == "identical" and need.unrotated:
         return "unjudged", f"it was copied, which is right if both q and k were: {need.why}"
-    if relation.kind == "permuted" and need.heads is None:
-        return "unjudged", f"{_needs(need)}; what was done is {relation.words}"
     return _otherwise(need, relation)
 
 

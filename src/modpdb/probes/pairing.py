@@ -1,7 +1,8 @@
 """Which tensors of a checkpoint a written one may be made of: candidates, which a relation proves.
 
-What provenance has seen comes first, then what the name map says, then tensors of the same block
-and of fitting sizes. A wrong guess costs a look at a few values.
+What the name map says and provenance has seen come first, then tensors of the same block and of
+fitting sizes. A wrong guess costs a look at a few values. Whether a source belongs where it was
+written is the name map's to say, never provenance's.
 """
 
 from __future__ import annotations
@@ -41,18 +42,30 @@ class Pairing:
     ) -> None:
         self._sizes = {each.name: math.prod(each.shape or ()) for each in tensors}
         self._seen = seen
+        self._places: dict[str, str] = {}
         self._named: dict[str, list[str]] = {}
+        known = dict(mapping)
         for name in sorted(self._sizes, key=natural):
-            made = gguf_of(dict(mapping), name)
+            made = gguf_of(known, name)
             if made is not None:
+                self._places[name] = made
                 self._named.setdefault(made, []).append(name)
         self._blocks: dict[str, list[str]] = {}
         for name in self._sizes:
             self._blocks.setdefault(block_of(name), []).append(name)
 
     def named(self, gguf: str) -> tuple[str, ...]:
-        """Those that provenance, else the name map says."""
-        return self._seen.get(gguf) or tuple(self._named.get(gguf, ()))
+        """The checkpoint's tensors of which the name map says that they become *gguf*."""
+        bare = gguf.removesuffix(".weight")
+        return tuple(self._named.get(gguf, ())) or tuple(self._named.get(bare, ()))
+
+    def belongs(self, name: str, gguf: str) -> bool:
+        """Whether the name map says that *name* becomes *gguf*."""
+        return self.place(name) in (gguf, gguf.removesuffix(".weight"))
+
+    def place(self, name: str) -> str:
+        """What the name map says that the checkpoint's tensor *name* becomes; "" for nothing."""
+        return self._places.get(name, "")
 
     def candidates(self, gguf: str, elements: int) -> Iterator[Candidate]:
         """For the written tensor *gguf*, the likeliest first, each once."""
@@ -64,10 +77,11 @@ class Pairing:
                 yield candidate
 
     def _all(self, gguf: str, elements: int) -> Iterator[Candidate]:
-        seen = self._seen.get(gguf)
+        named, seen = self.named(gguf), self._seen.get(gguf)
+        if named and seen != named:
+            yield Candidate(named, "name")  # where both fit, as of zero biases, it is in its place
         if seen:
             yield Candidate(seen, "provenance")
-        named = tuple(self._named.get(gguf, ()))
         if named:
             yield Candidate(named, "name")
             for name in named:
@@ -115,13 +129,17 @@ def gguf_of(mapping: dict[str, Any], name: str) -> str | None:
 
 
 def _variants(name: str) -> Iterator[str]:
-    """As it is, without what converters take away (`filter_tensors`), and without the number of
-    an expert."""
+    """As it is, as converters change it (`filter_tensors`), and without the number of an expert."""
     plain = name.replace("language_model.", "")
-    for each in dict.fromkeys((name, plain, f"model.{plain}", plain.removeprefix("model."))):
+    bare = plain.removeprefix("model.").removeprefix("transformer.")
+    for each in dict.fromkeys((name, plain, f"model.{plain}", bare, f"transformer.{bare}")):
         yield each
         if re.search(r"\.experts\.\d+\.", each):
             yield re.sub(r"\.experts\.\d+\.", ".experts.", each)
+        if each.endswith("_bias"):
+            stem = each.removesuffix("_bias")
+            yield f"{stem}.bias"
+            yield f"{stem}_proj.bias"
 
 
 def block_of(name: str) -> str:

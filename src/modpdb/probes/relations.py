@@ -19,12 +19,13 @@ from modpdb.probes._torch import torch_or_none, undisturbed
 from modpdb.probes.encodings import Cast as Cast
 from modpdb.probes.encodings import Target, working_dtype
 from modpdb.probes.pairs import paired, same_values
+from modpdb.probes.row_orders import RowOrder, row_index
 from modpdb.probes.row_relations import Rows, RowSearch
 from modpdb.probes.tensors import short_dtype
 
 Kind = Literal[
     "identical", "reshaped", "transposed", "permuted", "rope", "plus", "times", "negated exp",
-    "slice", "stacked", "concatenated",
+    "slice", "stacked", "concatenated", "ordered",
 ]  # fmt: skip
 
 
@@ -36,7 +37,7 @@ class Relation:
     as "concatenated": *parts* has what was done to each. *heads*: the head counts that explain
     RoPE's permutation. *cast*: None where the dtypes are the same. *rows*: those of the source
     that were taken, begin and end, where not all were. *computed*: the dtype in which that was
-    done, "" where nothing was computed.
+    done, "" where nothing was computed. *order*: of "ordered", that in which the rows are.
     """
 
     kind: Kind
@@ -48,6 +49,7 @@ class Relation:
     parts: tuple[Relation, ...] = ()
     rows: tuple[int, int] | None = None
     computed: str = ""
+    order: RowOrder | None = None
 
 
 def find_relation(source: Any, target: Any) -> Relation | None:
@@ -68,6 +70,28 @@ def relations(source: Any, target: Any) -> Iterator[Relation]:
             found = [_rearranged, _rope, _computed, _rows_permuted]
         for search in (*found, _parts):
             yield from search(torch, source, target)
+
+
+def in_order(source: Any, target: Any, order: RowOrder) -> Relation | None:
+    """That *target* is *source* with its rows in *order*; None if it is not."""
+    torch = torch_or_none()
+    target = Target.of(target)
+    with undisturbed(torch):
+        index = row_index(torch, order)
+        alike = tuple(source.shape) == target.shape and target.has_rows
+        if not alike or index.numel() != target.shape[0]:
+            return None
+        search = RowSearch(torch, source, target)
+        rows = search.proved(index) if search.fits(index) else None
+    if rows is None:
+        return None
+    heads = f"{order.heads:,} head{'s' * (order.heads != 1)}"
+    words = f"q, k and v of {heads} put together"
+    if order.kind != "parts together":
+        some = f"{order.size:,} of {order.head_dim:,} " if order.size != order.head_dim else ""
+        back = " back" * (order.kind == "to halves")
+        words = f"rope: {some}rows permuted{back} within {heads}"
+    return Relation("ordered", words, rows.cast, order=order)
 
 
 def assembled(sources: list[Any], target: Target) -> Iterator[Relation]:

@@ -1,12 +1,9 @@
-"""The order of rows that an architecture needs, and whether a tensor was written in it."""
+"""The order of rows that an architecture needs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Literal
-
-from modpdb.probes._torch import torch_or_none, undisturbed
-from modpdb.probes.pairs import paired, same_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,21 +19,8 @@ class RowOrder:
     size: int
 
 
-def in_order(source: Any, target: Any, order: RowOrder) -> bool:
-    """Whether torch tensor *target* is *source*, cast, with its rows in *order*, to the bit."""
-    torch = torch_or_none()
-    with undisturbed(torch):
-        index = _index(torch, order)
-        if source.shape != target.shape or not source.ndim or index.numel() != source.shape[0]:
-            return False
-        return all(
-            bool(same_values(torch, one.to(other.dtype), other).all())
-            for _, one, other in paired(source[index], target)
-        )
-
-
-def _index(torch: Any, order: RowOrder) -> Any:
-    """The row of the source for each row of the target."""
+def row_index(torch: Any, order: RowOrder) -> Any:
+    """The row of the source for each row of what is written."""
     if order.kind == "parts together":
         rows = torch.arange(order.heads * 3 * order.head_dim)
         return rows.view(order.heads, 3, order.head_dim).transpose(0, 1).reshape(-1)

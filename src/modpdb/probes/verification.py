@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from modpdb.probes._static import class_name
 from modpdb.probes._torch import torch_or_none, undisturbed
 from modpdb.probes.encodings import NoQuantiser, Target, written
 from modpdb.probes.files import CheckpointError
-from modpdb.probes.gguf_contents import GGUFTensor
+from modpdb.probes.gguf_contents import GGUFContents, GGUFTensor
+from modpdb.probes.left_out import TIED, Left, left_out
 from modpdb.probes.misses import Miss, closest
-from modpdb.probes.pairing import Candidate, Pairing, natural
-from modpdb.probes.relations import Relation, assembled, relations, stacking_order
+from modpdb.probes.pairing import Candidate, Pairing
+from modpdb.probes.relations import Relation, assembled, in_order, relations, stacking_order
+from modpdb.probes.row_orders import RowOrder
 from modpdb.probes.source_tensors import SourceTensors
 from modpdb.probes.stored import Mapped
 from modpdb.probes.tensor_like import Watch
@@ -29,6 +31,8 @@ Status = Literal["ok", "WRONG", "unjudged", "unexplained"]
 Judge = Callable[[tuple[str, ...], str, Relation], tuple[Status, str]]
 """Whether a relation of these sources is what the architecture needs of the written tensor of this
 name: "ok", "WRONG" or "unjudged", and why."""
+Orders = Callable[[tuple[str, ...], str], RowOrder | None]
+"""The order of rows that is needed, of which relations alone do not tell whether it is there."""
 
 _ALSO = 3  # further relations that are told
 _FIRST = 64  # values
@@ -62,15 +66,6 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
-    """A source tensor that nothing was made of. *fine*: that is as it should be."""
-
-    name: str
-    why: str
-    fine: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Verification:
     """*where* the written tensors are and the folder they are made of. *of*: how many there are, of
     which *verdicts* has those that were asked for; *left* is told where all were."""
@@ -90,12 +85,15 @@ class Verification:
 @dataclass(frozen=True, slots=True)
 class Comparing:
     """What written tensors are compared with, and by whom they are judged. *decided*: places in
-    the converter by the written tensor's name."""
+    the converter by the written tensor's name. *others*: the name map of vision and audio parts,
+    which are in a file of their own."""
 
     source: SourceTensors
     pairing: Pairing
     judge: Judge
     decided: Mapping[str, str]
+    order: Orders = lambda sources, name: None
+    others: Mapping[str, Any] = field(default_factory=dict)
 
 
 def verify(
@@ -110,7 +108,7 @@ def verify(
     seen = _Seen(sum(map(elements, asked)), watch)
     with undisturbed(torch_or_none()):
         verdicts = tuple(_verdict(found, each, against, seen) for each in asked)
-        left = tuple(_left(against.source, verdicts)) if chosen is None else ()
+        left = _left(against, contents, verdicts) if chosen is None else ()
     return Verification(
         contents.where,
         against.source.checkpoint.folder,
@@ -236,10 +234,10 @@ class _Search:
         """By the simplest relation that holds, or another where only that is what is needed."""
         names = candidate.sources
         judged: list[tuple[Status, str, Relation]] = []
-        for relation in itertools.islice(self._relations(sources), 1 + _ALSO):
+        for relation in itertools.islice(self._relations(names, sources), 1 + _ALSO):
             if judged and relation.kind in ("plus", "times") and not self._ambiguous():
                 continue  # of what is a copy: by so little that rounding undoes it
-            status, reason = self._against.judge(names, self._tensor.name, relation)
+            status, reason = self._judged(names, relation)
             judged.append((status, reason, relation))
             if status != "WRONG" and not self._ambiguous():
                 break
@@ -247,8 +245,6 @@ class _Search:
             return None
         status, reason, relation = min(judged, key=lambda each: each[0] != "ok")
         also = tuple(each for _, _, each in judged if each is not relation)
-        if candidate.by == "values" and self._named:
-            status, reason = self._misplaced(names)
         return make(status, reason, sources=names, relation=relation, also=also, by=candidate.by)
 
     def _in_another_order(
@@ -262,9 +258,26 @@ class _Search:
         ordered = [sources[number] for number in order]
         return self._explained(Candidate(names, candidate.by), ordered, make)
 
-    def _relations(self, sources: list[Any]) -> Iterator[Relation]:
-        found = relations(sources[0], self._target) if len(sources) == 1 else None
-        every: Iterable[Relation] = assembled(sources, self._target) if found is None else found
+    def _judged(self, names: tuple[str, ...], relation: Relation) -> tuple[Status, str]:
+        status, reason = self._against.judge(names, self._tensor.name, relation)
+        placed, why = self._placed(names, relation)
+        if placed == "WRONG" or (placed == "unjudged" and status == "ok"):
+            status, reason = placed, why
+        overflow = relation.cast.overflow if relation.cast else 0
+        if status == "ok" and overflow:
+            many = f"{overflow:,} value{'s' * (overflow != 1)}"
+            return "WRONG", f"{many} too large for {self._tensor.dtype} became infinite"
+        return status, reason
+
+    def _relations(self, names: tuple[str, ...], sources: list[Any]) -> Iterator[Relation]:
+        every: Iterable[Relation]
+        if len(sources) == 1:
+            every = relations(sources[0], self._target)
+            order = self._against.order(names, self._tensor.name)
+            found = in_order(sources[0], self._target, order) if order is not None else None
+            every = itertools.chain([found] if found is not None else [], every)
+        else:
+            every = assembled(sources, self._target)
         return (each for each in every if each.exact)
 
     def _ambiguous(self) -> bool:
@@ -276,14 +289,24 @@ class _Search:
         _, held = target.few(target.held)
         return bool((target.decode(held) == first[0]).all())
 
-    def _misplaced(self, names: tuple[str, ...]) -> tuple[Status, str]:
-        """What is to be said where other tensors explain it than those of the name map."""
-        expected = ", ".join(self._named[:2]) + (", …" if len(self._named) > 2 else "")
-        alike = [
-            [part for part in natural(name) if part[0] < 0] for name in (names[0], self._named[0])
-        ]
-        words = f"the values are those of another tensor: the name map puts {expected} here"
-        return ("WRONG" if alike[0] == alike[1] else "unjudged"), words
+    def _placed(self, names: tuple[str, ...], relation: Relation) -> tuple[Status, str]:
+        """Whether the name map puts *names* here, too."""
+        here, pairing = self._tensor.name, self._against.pairing
+        other = next((name for name in names if not pairing.belongs(name, here)), None)
+        if other is None:
+            return "ok", ""
+        place = pairing.place(other)
+        if (place, here) == TIED and not self._named:
+            return "ok", ""
+        if not place and not self._named:
+            return "unjudged", f"the name map has no place for {other}"
+        part = relation.kind == "slice" or relation.rows is not None
+        status: Status = "WRONG" if place and not part else "unjudged"
+        words = f"the values are those of {other}, which the name map puts in {place}"
+        if self._named:
+            expected = ", ".join(self._named[:2]) + (", …" if len(self._named) > 2 else "")
+            words = f"the values are those of {other}: the name map puts {expected} here"
+        return status, words
 
     def _nearest(self, candidate: Candidate, sources: list[Any]) -> tuple[Candidate, Miss] | None:
         """Of several sources that of the first which is not as it should be."""
@@ -307,36 +330,9 @@ class _Search:
 # -- source tensors that nothing was made of -----------------------------------------------------
 
 
-_SKIPPED = (".attention.masked_bias", ".attention.bias", ".rotary_emb.inv_freq")
-"""What `prepare_tensors` of conversion/base.py passes over."""
-
-
-def _left(source: SourceTensors, verdicts: Iterable[Verdict]) -> Iterator[Left]:
+def _left(
+    against: Comparing, contents: GGUFContents, verdicts: Iterable[Verdict]
+) -> tuple[Left, ...]:
     used = {name for each in verdicts for name in each.sources}
-    for name in source.entries:
-        if name in used:
-            continue
-        if name.endswith(_SKIPPED):
-            yield Left(name, "a buffer that converters pass over", True)
-            continue
-        twin = _twin(source, name, used)
-        if twin:
-            yield Left(name, f"the same values as {twin}", True)
-        else:
-            yield Left(name, "nothing was made of it", False)
-
-
-def _twin(source: SourceTensors, name: str, used: set[str]) -> str:
-    """A tensor that was used and has the same values, such as tied embeddings; "" for none."""
-    entry = source.entries[name]
-    for other in used:
-        theirs = source.entries[other]
-        if (theirs.dtype, theirs.shape) != (entry.dtype, entry.shape):
-            continue
-        try:
-            one, two = source.tensor(name), source.tensor(other)
-        except CheckpointError:
-            continue
-        if 0 not in one.values.shape and Target.of(two.values).made_of(one.values):
-            return other
-    return ""
+    written = {each.name for each in contents.tensors}
+    return tuple(left_out(against.source, against.pairing, used, written, against.others))

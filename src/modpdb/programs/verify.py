@@ -19,8 +19,8 @@ _ABOUT = """\
 Compares each tensor of a GGUF with the checkpoint that it was made of: what was done to it, proved
 on all values, and whether that is what the architecture needs. No code of the checkpoint is run."""
 _STATUS = """\
-exit status: 0 every tensor is ok; 1 one is WRONG or cannot be explained; 2 one cannot be judged, or
-what is given cannot be read"""
+exit status: 0 every tensor is ok; 1 one is WRONG, cannot be explained or is not in the file; 2 one
+cannot be judged, nothing was made of one, or what is given cannot be read"""
 _MODULES = ("torch", "gguf")
 
 
@@ -62,9 +62,10 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def exit_status(found: Verification) -> int:
-    if found.count("WRONG") or found.count("unexplained"):
+    lacking = any(each.place for each in found.left)
+    if found.count("WRONG") or found.count("unexplained") or lacking:
         return 1
-    every = len(found.verdicts) == found.count("ok")
+    every = len(found.verdicts) == found.count("ok") and all(each.fine for each in found.left)
     return 0 if every and found.verdicts and not found.problems else 2
 
 
@@ -91,8 +92,9 @@ def _verified(folder: Path, file: Path, base: Path | None, watch: Progress) -> V
     _import()  # takes seconds, so what cannot be read is said before
     mapping, arch = name_map(written.contents), written.contents.architecture
     model = base or base_of(folder) or folder
-    judge = judge_of(model, None, checkpoint, mapping, arch, slow=_building)
-    return verify(written, comparing(checkpoint, mapping, judge), watch=watch)
+    by = judge_of(model, None, checkpoint, mapping, arch, slow=_building)
+    against = comparing(checkpoint, mapping, by.judge, order=by.order)
+    return verify(written, against, watch=watch)
 
 
 def _building() -> None:

@@ -10,9 +10,10 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
+from modpdb.probes.left_out import Left
 from modpdb.probes.misses import Miss
 from modpdb.probes.relations import Cast, Relation
-from modpdb.probes.verification import Left, Status, Verdict, Verification
+from modpdb.probes.verification import Status, Verdict, Verification
 from modpdb.views.folding import by_block, folded_members
 from modpdb.views.grid import Grid
 from modpdb.views.named_rows import SHOWN, more_rows, named_rows
@@ -47,7 +48,10 @@ def _verdict_line(found: Verification) -> Text:
         text.append(", " if place else "").append(
             f"{found.count(status):,} {status}", _STYLE[status]
         )
-    if not told:
+    lacking = sum(bool(each.place) for each in found.left)
+    if lacking:
+        text.append(", " if told else "").append(f"{lacking:,} not in the file", "bold red")
+    elif not told:
         text.append("nothing to compare", "yellow")
     return text
 
@@ -226,6 +230,9 @@ def _indented(words: str) -> RenderableType:
 
 
 def _left(left: Sequence[Left], unfold: bool) -> Iterator[RenderableType]:
-    for fine, head in ((False, "nothing was made of"), (True, "not in the file, and need not be")):
-        named = [(each.name, (each.why if fine else "",)) for each in left if each.fine is fine]
-        yield from named_rows(head, named, unfold=unfold)
+    lacking = [(each.name, (f"→ {each.place}",)) for each in left if each.place]
+    unused = [(each.name, ("",)) for each in left if not each.fine and not each.place]
+    fine = [(each.name, (each.why,)) for each in left if each.fine]
+    yield from named_rows("the file lacks what is made of", lacking, unfold=unfold)
+    yield from named_rows("nothing was made of", unused, unfold=unfold)
+    yield from named_rows("not in the file, and need not be", fine, unfold=unfold)
