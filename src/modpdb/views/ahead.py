@@ -74,11 +74,12 @@ def ahead(
 
 
 def verdict(found: DryRun, rows: Sequence[_Row], needed: Coverage | None) -> Text:
-    """`1 blocker, 4 missing keys, 0 unmapped`"""
+    """`1 blocker, 4 missing keys, 0 unmapped`. Names without a GGUF name stop the conversion, too:
+    those of one pattern are one blocker."""
     unmapped = sum(miss.kind == "unmapped" for miss in found.misses)
     if not found.exact and not any(miss.kind == "converter" for miss in found.misses):
         return Text(f"{unmapped:,} unmapped, guessed from the name map alone", "bold")
-    said = [plural(sum(row.miss.kind != "unmapped" for row in rows), "blocker")]
+    said = [plural(len(rows), "blocker")]
     kinds = Counter(each.kind for each in needed.findings) if needed is not None else Counter()
     if needed is not None:
         said.append(plural(kinds["key"], "missing key"))
