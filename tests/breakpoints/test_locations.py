@@ -109,8 +109,6 @@ class Own:
 
 @pytest.mark.parametrize("written", [True, False], ids=["as source", "as a cached file"])
 def test_what_a_module_is_made_of_hides_no_name(tmp_path, monkeypatch, written: bool) -> None:
-    """A module in whose bytes no name stands is not looked through: names may be written in other
-    ways there."""
     (tmp_path / "odd_names.py").write_text(ODD_NAMES, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", written)
@@ -221,7 +219,7 @@ def test_a_failed_import_has_the_traceback_it_would_have(tmp_path, monkeypatch) 
         return [line for line in text.splitlines() if line.startswith("  File")]
 
     plain = attempt()
-    undo = watch_imports(lambda name, code, data: None)
+    undo = watch_imports(lambda name, code: None)
     try:
         watched = attempt()
     finally:

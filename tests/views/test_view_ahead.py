@@ -29,7 +29,7 @@ def test_equal_misses_are_one_row_in_the_order_of_the_run() -> None:
     misses = [unmapped(f"layers.{layer}.odd") for layer in range(26)]
     misses.insert(1, Miss("raised", "layers.0.q", "RuntimeError: no\x1b[31m", "a.py:1 f"))
     said = shown(ahead(DryRun(tuple(misses)), "Zeta", "ZETA")).splitlines()
-    assert said[0] == "1 blocker, 26 unmapped"
+    assert said[0] == "2 blockers, 26 unmapped"
     row = " ".join(said[1].split())
     assert row == "no name layers.{0…25}.odd 26 × → b @layers.*.odd base.py:6 map"
     assert "layers.0.q: RuntimeError: no\\x1b[31m" in said[2]

@@ -6,7 +6,6 @@ import functools
 import types
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from importlib.util import MAGIC_NUMBER
 from typing import Protocol
 
 from modpdb.breakpoints import live
@@ -16,7 +15,6 @@ from modpdb.breakpoints.locations import FileLine, Place, is_function
 
 # modpdb, and what makes its stops.
 _NOT_TO_STOP_IN = (__name__.partition(".")[0], "bdb", "pdb", "pdbpp")
-_FEW = 3  # names that are looked for in a module's bytes before its code is gone through
 
 
 @dataclass(eq=False)
@@ -69,19 +67,6 @@ def _offer_to(by_last: _ByLast, module: str, code: types.CodeType) -> None:
     if globs or code.co_name in by_last:
         for search in (*by_last.get(code.co_name, ()), *(globs or ())):
             search.offer(module, code)
-
-
-def _has_none(data: bytes, names: _ByLast) -> bool:
-    """Whether none of *names* stands in the bytes of which code was made: as a function's name it
-    would, in source and in a cached file. False where that cannot be told so, or not quickly."""
-    if not data or len(names) > _FEW:
-        return False
-    if not data.startswith(MAGIC_NUMBER) and not data.isascii():
-        return False  # Python takes ℜ for R
-    return all(
-        name and name.isidentifier() and name.isascii() and name.encode() not in data
-        for name in names
-    )
 
 
 class Wiring(Protocol):
@@ -239,28 +224,28 @@ class Locator:
             self._stop_watching = None
         self._wiring.forget_new_code(self._begins)
 
-    def loaded(self, module: str, code: types.CodeType, data: bytes = b"") -> types.CodeType:
-        """A module's code, made of *data*, is about to run: offer what is in it to every search.
-        Returns what to run in its place."""
+    def loaded(self, module: str, code: types.CodeType) -> types.CodeType:
+        """A module's code is about to run: offer what is in it to every search. Returns what to
+        run in its place."""
         main = module == "__main__"
         if main:
             self._main = (module, code)
         self._loading.append((module, code))  # what is found may start a search of its own
         try:
-            self._offer(module, code, data)
+            self._offer(module, code)
         except Exception as error:  # it would be raised by the script's import
             self._wiring.fault(error)
         finally:
             self._loading.remove((module, code))
         return self._wiring.instrument(code, main)
 
-    def _offer(self, module: str, code: types.CodeType, data: bytes = b"") -> None:
+    def _offer(self, module: str, code: types.CodeType) -> None:
         by_last = self._wanted_in(module)
         lines: dict[int | None, list[LineSearch]] = {}
         if self._by_file:
             for line_search in self._by_file.get(self._canonic(code.co_filename), ()):
                 lines.setdefault(line_search.line, []).append(line_search)
-        if not lines and (not by_last or _has_none(data, by_last)):
+        if not lines and not by_last:
             return
         for each in walk(code):
             _offer_to(by_last, module, each)
