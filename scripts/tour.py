@@ -14,6 +14,7 @@ from typing import IO
 PROMPT = "(ModPdb) "
 COMMANDS = (
     "stages",
+    "ahead",
     'b Gemma3Model.modify_tensors, "layers.0.self_attn.q_proj" in name',
     "c",
     "modules",
@@ -22,6 +23,9 @@ COMMANDS = (
     "c",
     "p name",
     "locals",
+    "stage write",
+    "provenance blk.0.attn_norm",
+    "verify",
     "c",
 )
 
