@@ -14,9 +14,9 @@ from typing import IO
 PROMPT = "(ModPdb) "
 COMMANDS = (
     "stages",
-    "ahead",
     'b Gemma3Model.modify_tensors, "layers.0.self_attn.q_proj" in name',
     "c",
+    "ahead",
     "modules",
     "params model.layers.0.*",
     "linear-path model.layers.0.self_attn.q_proj",
