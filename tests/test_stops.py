@@ -117,6 +117,28 @@ def test_what_runs_at_exit_finds_its_builtins(run) -> None:
     assert done.stdout.endswith("del\n") and "NameError" not in done.stderr
 
 
+def test_functions_that_no_module_holds_find_their_builtins_at_exit(run) -> None:
+    source = """\
+        import weakref
+        class Outer:
+            class Inner:
+                def __del__(self):
+                    print("inner")
+        def closure(word):
+            def said(reference):
+                print(word)
+            return said
+        class Thing: pass
+        thing, inner = Thing(), Outer.Inner()
+        kept = weakref.ref(thing, closure("closed")), [closure]
+        kept[1].append(inner)
+        del Outer, closure, Thing
+        """
+    done = run(source, "b Inner.__del__, False\nb said, False\nb closure, False\nc\n")
+    assert "inner\n" in done.stdout and "closed\n" in done.stdout, done.stdout
+    assert "NameError" not in done.stderr and "Exception ignored" not in done.stderr, done.stderr
+
+
 def test_globs_that_match_the_debugger_itself(run) -> None:
     source = """\
         def f():

@@ -11,7 +11,7 @@ import gc
 import sys
 import time
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 
 from modpdb.breakpoints.loaded import namespace
 
@@ -56,6 +56,16 @@ def functions() -> list[types.FunctionType]:
     if _Kept.wanted:
         _Kept.functions, _Kept.until = found, time.monotonic() + _KEPT_FOR
     return found
+
+
+def functions_of(files: Container[str]) -> Iterator[types.FunctionType]:
+    """The functions that the modules of these files hold, and the methods of their classes."""
+    for module in list(sys.modules.values()):
+        if issubclass(type(module), types.ModuleType):
+            variables = _MODULE_DICT.__get__(module)
+            file = variables.get("__file__")
+            if type(file) is str and file in files:
+                yield from functions_in(variables)
 
 
 def _held_by_modules() -> Iterator[object]:

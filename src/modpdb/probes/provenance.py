@@ -110,7 +110,7 @@ class Provenance:
         self._mapped: dict[str, list[str]] | None = None
         self._merged: dict[str, list[str]] = {}  # by GGUF name: what may be stacked to it
         self._at_hand = ""
-        self._loop: types.CodeType | None = None
+        self._loop = 0  # the id of the code in which it is at hand
 
     def is_of(self, model: object) -> bool:
         """Whether what was seen is the conversion of *model*, and that from its beginning."""
@@ -152,7 +152,7 @@ class Provenance:
             if self._at_hand and not _is_the_base(model, frame.f_code):
                 self.converted[self._at_hand] = place(frame.f_code)
             return
-        self._at_hand, self._loop = name, caller.f_code
+        self._at_hand, self._loop = name, id(caller.f_code)
         self.converted[name] = place(frame.f_code)
         for part in _parts(data):
             if is_lazy(part):
@@ -173,7 +173,7 @@ class Provenance:
         inferred = () if sources else self._inferred(name, caller)
         known = origin or tensor
         shape, dtype, kind = _as_written(known, given.get("raw_shape"), given.get("raw_dtype"))
-        in_loop = caller.f_code is self._loop
+        in_loop = id(caller.f_code) == self._loop
         written = WrittenTensor(
             name,
             sources or inferred,
@@ -226,7 +226,7 @@ class Provenance:
             return known
         if name in self._merged:
             return tuple(self._merged[name])
-        if caller.f_code is self._loop:
+        if id(caller.f_code) == self._loop:
             if self._adapter:
                 return self._halves(name)
             return (self._at_hand,) if self._is_of_checkpoint(self._at_hand) else ()
