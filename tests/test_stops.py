@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from modpdb import ModPdb
+from modpdb.breakpoints import live
+
 
 def stops(printed: str) -> list[str]:
     """Line and function of every stop."""
@@ -137,6 +140,12 @@ def test_functions_that_no_module_holds_find_their_builtins_at_exit(run) -> None
     done = run(source, "b Inner.__del__, False\nb said, False\nb closure, False\nc\n")
     assert "inner\n" in done.stdout and "closed\n" in done.stdout, done.stdout
     assert "NameError" not in done.stderr and "Exception ignored" not in done.stderr, done.stderr
+
+
+def test_nothing_is_kept_of_lines_that_come_early() -> None:
+    dbg = ModPdb(nosigint=True, readrc=False)
+    dbg.run_early(["b no_such_function"])
+    assert live.functions() is not live.functions()
 
 
 def test_globs_that_match_the_debugger_itself(run) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from modpdb.breakpoints import live
 from modpdb.commands.registry import COMMANDS
 from modpdb.rcfile import RcFiles, RcLine
 
@@ -48,6 +49,7 @@ class EarlyLines:
             if line.split()[0] == "commands":
                 block += self._list_of_commands(rest)
             self._run_lines(block)
+        live.keep(False)  # the program runs now
 
     def _list_of_commands(self, lines: list[str]) -> list[str]:
         """Take the body of a `commands` list off *lines*: to `end`, or the line that resumes."""

@@ -33,8 +33,8 @@ class _Kept:
 
 
 def keep(wanted: bool) -> None:
-    """Whether what `functions` finds may serve the next call too, as nothing runs in between. To
-    look takes 0.2 s where torch and transformers are loaded."""
+    """Whether what `functions` finds may serve the next call too, as nothing runs in between: no
+    longer than that. To look takes 0.2 s where torch and transformers are loaded."""
     _Kept.wanted = wanted
     if not wanted:
         _Kept.functions = None
@@ -51,27 +51,22 @@ def functions() -> list[types.FunctionType]:
     # A function refers to the builtins.
     candidates: Iterable[object] = gc.get_referrers(builtins.__dict__)
     if gc.get_freeze_count() > _FROZEN_BY_PYTHON:
-        candidates = [*candidates, *_held_by_modules()]
+        candidates = [*candidates, *functions_of()]
     found = [each for each in candidates if type(each) is types.FunctionType]
     if _Kept.wanted:
         _Kept.functions, _Kept.until = found, time.monotonic() + _KEPT_FOR
     return found
 
 
-def functions_of(files: Container[str]) -> Iterator[types.FunctionType]:
-    """The functions that the modules of these files hold, and the methods of their classes."""
+def functions_of(files: Container[str] | None = None) -> Iterator[types.FunctionType]:
+    """The functions that modules hold, and the methods of their classes: of all modules, or of
+    those of these files."""
     for module in list(sys.modules.values()):
         if issubclass(type(module), types.ModuleType):
             variables = _MODULE_DICT.__get__(module)
             file = variables.get("__file__")
-            if type(file) is str and file in files:
+            if files is None or (type(file) is str and file in files):
                 yield from functions_in(variables)
-
-
-def _held_by_modules() -> Iterator[object]:
-    for module in list(sys.modules.values()):
-        if issubclass(type(module), types.ModuleType):
-            yield from functions_in(_MODULE_DICT.__get__(module))
 
 
 def functions_in(variables: Mapping[str, object]) -> Iterator[types.FunctionType]:
