@@ -112,3 +112,16 @@ def test_names_are_broken_where_their_parts_end() -> None:
     assert said[at].split()[0] == "post_feedforward_" and said[at + 1] == "    layernorm.weight"
     narrow = shown(tensor_map(found, flows(found, {})), 20)
     assert "".join(narrow.split()).count("layernorm.weight") == 2
+
+
+def test_what_is_to_be_typed_is_not_broken() -> None:
+    named = Miss(
+        "raised",
+        "model.layers.11.block_sparse_moe.experts.w2.weight",
+        "ValueError: Unprocessed experts: ['model.layers.11.block_sparse_moe.experts.w2.weight']",
+        "llama.py:251 LlamaModel.prepare_tensors",
+    )
+    next_step = "→ b @model.layers.11.block_sparse_moe.experts.w2.weight"
+    for width in (70, 80, 90, 100, 160):
+        said = shown(ahead(DryRun((named,)), "Zeta", "ZETA"), width).splitlines()
+        assert any(next_step in line for line in said), (width, said)

@@ -63,7 +63,7 @@ def ahead(
         parts.append(Text(said, "yellow"))
     shown = rows if unfold else rows[:SHOWN]
     if shown:
-        parts.append(Grid([_cells(row, ended) for row in shown], wrap=1))
+        parts.append(Grid([_cells(row, ended) for row in shown], wrap=1, whole_words=True))
     if len(rows) > len(shown):
         parts.append(more_rows(len(rows) - len(shown)))
     if needed is not None:

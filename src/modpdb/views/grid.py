@@ -18,7 +18,8 @@ class Grid:
 
     *right* are the columns aligned to the right. A row of one cell is a heading, which takes no
     part in the columns. The last column holds remarks: where a row is too wide they are wrapped,
-    and where that leaves them no room they go below, with column *wrap* wrapped too. (rich's Table
+    and where that leaves them no room they go below, with column *wrap* wrapped too; also where a
+    word of them would break, with *whole_words*: they hold what is to be typed. (rich's Table
     breaks words for that, and takes 20 seconds for the 60,000 rows of an unfolded mixture of
     experts.)
     """
@@ -29,8 +30,10 @@ class Grid:
         *,
         right: frozenset[int] = frozenset(),
         wrap: int | None = None,
+        whole_words: bool = False,
     ) -> None:
         self._rows = rows
+        self._whole_words = whole_words
         self._right = right
         self._wrap = wrap
 
@@ -44,7 +47,7 @@ class Grid:
         if spare >= 0:
             for row in self._rows:
                 yield from self._line(console, row, widths)
-        elif widths[last] + spare >= _LEAST:
+        elif widths[last] + spare >= self._least(whole):
             widths[last] += spare
             for row in self._rows:
                 if len(row) > last:
@@ -53,6 +56,11 @@ class Grid:
                     yield from self._line(console, row, widths)
         else:
             yield from self._remarks_below(console, options.max_width, widths)
+
+    def _least(self, rows: Sequence[Sequence[Text]]) -> int:
+        """Columns that remarks need to stand beside the rest."""
+        words = (word for row in rows for word in row[-1].plain.split() if self._whole_words)
+        return max([_LEAST, *map(cell_len, words)])
 
     def _remarks_below(self, console: Console, room: int, widths: list[int]) -> RenderResult:
         *widths, _ = widths
