@@ -1,10 +1,15 @@
 """Stepping passes through what a preset calls plumbing. No torch: a script with a preset."""
 
+import gc
 import re
 import textwrap
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from modpdb.plumbing import Plumbing
 
 SCRIPT = """\
     import functools
@@ -162,3 +167,16 @@ def test_a_preset_adds_to_the_generic_one() -> None:
     presets = all_presets()
     assert presets[GENERIC].plumbing
     assert presets["llama.cpp"].plumbing == presets[GENERIC].plumbing
+
+
+def test_code_is_not_kept_for_having_been_asked_about() -> None:
+    """What is kept of a conversion's functions makes the end of the process look for it."""
+    plumbing = Plumbing.generic()
+    made: dict[str, Any] = {}
+    exec("import sys\ndef function(): return sys._getframe()", made)
+    code = weakref.ref(made["function"].__code__)
+    assert made["function"]() not in plumbing
+    assert made["function"]() not in plumbing
+    made.clear()
+    gc.collect()
+    assert code() is None

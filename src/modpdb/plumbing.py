@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+import weakref
 from pathlib import Path
 
 from modpdb import presets
@@ -11,13 +12,13 @@ from modpdb.presets import Preset, read_preset
 
 
 class Plumbing:
-    """What presets say of it, asked of frames. ``original`` gives the code that the engine may
-    have replaced."""
+    """What presets say of it, asked of frames."""
 
     def __init__(self, preset: Preset) -> None:
         self._plumbing = preset.plumbing
         self._dispatchers = preset.dispatchers
-        self._known: dict[int, tuple[types.CodeType, bool]] = {}  # by id; the code keeps that
+        # By id, which is the code's for as long as that lives.
+        self._known: dict[int, tuple[weakref.ref[types.CodeType], bool]] = {}
 
     @classmethod
     def generic(cls) -> Plumbing:
@@ -28,9 +29,9 @@ class Plumbing:
         """Whether *frame* runs plumbing: asked at every call while somebody steps."""
         code = frame.f_code
         known = self._known.get(id(code))
-        if known is None:
+        if known is None or known[0]() is not code:
             found = _among(self._plumbing, frame.f_globals.get("__name__"), code)
-            known = self._known[id(code)] = code, found
+            known = self._known[id(code)] = weakref.ref(code), found
         return known[1]
 
     def dispatches(self, function: types.FunctionType) -> bool:

@@ -5,6 +5,7 @@ import asyncio
 import builtins
 import contextlib
 import dataclasses
+import dis
 import functools
 import sys
 import textwrap
@@ -170,3 +171,19 @@ def test_no_code_of_the_standard_library_is_refused(module: types.ModuleType) ->
         copy = inject(code, Hooks("__entry__", lines, "__returned__", "__made__"))
         assert len(copy.co_code) > len(code.co_code)
         assert own_lines(copy) == own_lines(code)
+
+
+@pytest.mark.parametrize("module", [ast, asyncio.base_events, dataclasses, functools, textwrap])
+def test_what_was_there_keeps_its_places_in_the_source(module: types.ModuleType) -> None:
+    """Columns too, of which tracebacks tell: what is put in stands between."""
+    source = Path(module.__file__ or "").read_text()
+    for code in walk(compile(source, "file", "exec")):
+        lines = {line: f"__test_{line}__" for line in own_lines(code)}
+        copy = inject(code, Hooks("__entry__", lines, "__returned__", "__made__"))
+        there = iter(_placed(copy))
+        for each in _placed(code):
+            assert each in there, (code.co_qualname, each)
+
+
+def _placed(code: types.CodeType) -> list[tuple[str, Any]]:
+    return [(each.opname, each.positions) for each in dis.get_instructions(code)]

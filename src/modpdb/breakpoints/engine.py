@@ -287,12 +287,18 @@ class Wiring:
     def _see_new_code(self) -> None:
         if not self._auditing:
             self._auditing = True
-            sys.addaudithook(self._audit)
 
-    def _audit(self, event: str, args: tuple[object, ...]) -> None:
-        if event != "exec" or not self._begins or type(args[0]) is not types.CodeType:
+            # No bound method: Python asks for an attribute of it at each event, and a method's
+            # error for not having that takes longer than all the rest (3.11).
+            def audit(event: str, args: tuple[object, ...]) -> None:
+                if event == "exec":
+                    self._executed(args[0])
+
+            sys.addaudithook(audit)
+
+    def _executed(self, code: object) -> None:
+        if not self._begins or type(code) is not types.CodeType:
             return
-        code = args[0]
         # Imports go by exec(), too: these have been told of.
         if self._imported.pop(id(code), None) is not None:
             return

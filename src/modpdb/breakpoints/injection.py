@@ -12,11 +12,12 @@ Objects of all instructions, as the bytecode library makes them, take six times 
 
 from __future__ import annotations
 
+import bisect
 import dis
 import functools
 import itertools
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from modpdb.breakpoints.flow import BACKWARD, CACHES, EXTENDED_ARG, OP, Flow, NoFlow
@@ -70,9 +71,12 @@ def lines_in_loops(code: types.CodeType) -> set[int]:
 def _assembled(op: str | int, arg: int = 0, prefixes: int = 0) -> bytes:
     """An instruction with its inline caches, and at least so many EXTENDED_ARGs."""
     number = OP[op] if isinstance(op, str) else op
+    itself = bytes((number, arg & 0xFF)) + bytes(2 * CACHES[number])
     prefixes = max(prefixes, _prefixes(arg))
+    if not prefixes:
+        return itself
     extended = [bytes((EXTENDED_ARG, arg >> 8 * k & 0xFF)) for k in range(prefixes, 0, -1)]
-    return b"".join(extended) + bytes((number, arg & 0xFF)) + bytes(2 * CACHES[number])
+    return b"".join((*extended, itself))
 
 
 def _prefixes(arg: int) -> int:
@@ -98,19 +102,29 @@ def _call_with_top(name: int) -> bytes:
     return _assembled("LOAD_GLOBAL", name << 1) + look + call
 
 
-@dataclass(slots=True)
 class _Around:
-    """What is put around one instruction, in this order."""
+    """What is put around one instruction, in this order, and where all that comes to stand."""
 
-    skip: bool = False  # a jump over the hook, for those who come from above
-    hook: bytes = b""  # for its line event
-    told: bytes = b""  # of what it will return
-    behind: bytes = b""
-    skip_prefixes: int = 0
-    prefixes: int = 0  # EXTENDED_ARGs that it did not have, being a jump
+    __slots__ = (
+        *("start", "end", "jump", "skip", "hook", "told", "behind", "skip_prefixes", "prefixes"),
+        *("begins", "hooked", "itself"),
+    )
 
+    def __init__(self, start: int, end: int) -> None:
+        self.start = start
+        self.end = end
+        self.jump = False
+        self.skip = False  # a jump over the hook, for those who come from above
+        self.hook = b""  # for its line event
+        self.told = b""  # of what it will return
+        self.behind = b""
+        self.skip_prefixes = 0
+        self.prefixes = 0  # EXTENDED_ARGs that it did not have, being a jump
+        self.begins = self.hooked = self.itself = start
 
-_NOTHING = _Around()
+    def ends(self) -> int:
+        """Behind the instruction; what is put there comes after."""
+        return self.itself + len(self.told) // 2 + self.prefixes + self.end - self.start
 
 
 class _Writer:
@@ -121,38 +135,42 @@ class _Writer:
         self._flow = Flow(code)
         self._entries = _entries(code.co_linetable)
         self._names = {name: number for number, name in enumerate(code.co_names)}
-        self._around: dict[int, _Around] = {i: _Around() for i in self._flow.target}
+        self._around: dict[int, _Around] = {}
         self._plan(hooks)
         self._around = dict(sorted(self._around.items()))
-        # Of each instruction: where it begins with all that is put before it, its hook if it has
-        # one, itself, and where it ends with all that is put behind it.
-        self._begins: list[int] = []
-        self._hooked: list[int] = []
-        self._itself: list[int] = []
-        self._ends: list[int] = []
+        self._starts = list(self._around)
+        self._moved = [0]  # by how much, behind each of these
+        self._positions = code.co_positions()
+        self._passed = 0  # of these
         self._raw = bytearray()
         self._table = bytearray()
         self._kept = bytearray()  # by code unit: 1 for what is from the original
 
     def _plan(self, hooks: Hooks) -> None:
         flow = self._flow
-        for i, line in enumerate(flow.lines):
-            name = None if line is None else hooks.lines.get(line)
-            if name is not None and flow.may_fire(i):
+        for i in flow.target:
+            self._at(i).jump = True
+        for i, silent_above in flow.firing() if hooks.lines else ():
+            name = hooks.lines.get(flow.lines[i] or 0)
+            if name is not None:
                 at = self._at(i)
                 at.hook = _assembled("LOAD_GLOBAL", self._name(name) << 1) + _call_if_set()
-                at.skip = flow.falling_fires(i) is False
+                at.skip = silent_above
         if hooks.entry is not None:
             load = _assembled("LOAD_GLOBAL", self._name(hooks.entry) << 1)
             self._at(flow.entry).behind = load + _call_if_set()
-        for i, (_, _, op, _) in enumerate(flow.instructions):
-            if op == OP["RETURN_VALUE"] and hooks.returned is not None:
+        if hooks.returned is not None:
+            for i in flow.all("RETURN_VALUE"):
                 self._at(i).told = _call_with_top(self._name(hooks.returned))
-            elif op == OP["MAKE_FUNCTION"] and hooks.made is not None:
+        if hooks.made is not None:
+            for i in flow.all("MAKE_FUNCTION"):
                 self._at(i).behind = _call_with_top(self._name(hooks.made))
 
     def _at(self, i: int) -> _Around:
-        return self._around.setdefault(i, _Around())
+        found = self._around.get(i)
+        if found is None:
+            found = self._around[i] = _Around(i, self._flow.end(i))
+        return found
 
     def _name(self, name: str) -> int:
         return self._names.setdefault(name, len(self._names))
@@ -169,8 +187,10 @@ class _Writer:
             co_linetable=bytes(self._table),
             co_exceptiontable=bytes(self._exception_table()),
         )
-        kept = itertools.compress(code.co_positions(), self._kept)
-        if list(kept) != list(original.co_positions()):
+        lines: list[int | None] = []
+        for start, end, line in code.co_lines():
+            lines += [line] * ((end - start) // 2)
+        if list(itertools.compress(lines, self._kept)) != self._flow.lines:
             raise CannotInject("its line table does not come out as it was")
         return code
 
@@ -178,70 +198,67 @@ class _Writer:
 
     def _lay_out(self) -> bool:
         """Give every instruction its place; whether a jump had to grow, and moves what follows."""
-        begins, hooked, itself, ends = self._begins, self._hooked, self._itself, self._ends
-        for places in (begins, hooked, itself, ends):
-            places.clear()
-        at = 0
-        for i, each in enumerate(self._flow.instructions):
-            around = self._around.get(i, _NOTHING)
-            begins.append(at)
-            at += around.skip + around.skip_prefixes
-            hooked.append(at)
-            at += len(around.hook) // 2
-            itself.append(at)
-            at += len(around.told) // 2 + around.prefixes + each.end - each.start
-            ends.append(at + len(around.behind) // 2)
-            at = ends[-1]
+        moved = 0
+        self._moved = [moved]
+        for start, around in self._around.items():
+            around.begins = start + moved
+            around.hooked = around.begins + around.skip + around.skip_prefixes
+            around.itself = around.hooked + len(around.hook) // 2
+            moved = around.ends() + len(around.behind) // 2 - around.end
+            self._moved.append(moved)
         grown = False
-        for i, around in self._around.items():
-            if around.skip and _prefixes(self._skip_distance(i)) > around.skip_prefixes:
+        for around in self._around.values():
+            if around.skip and _prefixes(around.itself - around.hooked) > around.skip_prefixes:
                 around.skip_prefixes += 1
                 grown = True
-            if i in self._flow.target:
-                start, end, _, _ = self._flow.instructions[i]
-                if _prefixes(self._distance(i)) > end - start - 1 + around.prefixes:
+            if around.jump:
+                has = self._flow.itself(around.start) - around.start + around.prefixes
+                if _prefixes(self._distance(around)) > has:
                     around.prefixes += 1
                     grown = True
         return grown
 
-    def _skip_distance(self, i: int) -> int:
-        return self._itself[i] - self._hooked[i]
-
-    def _distance(self, i: int) -> int:
-        """How far the jump *i* goes: to the hook before its target, where its event fires."""
-        landing = self._landing(self._flow.target[i], self._flow.fires(i, self._flow.target[i]))
-        end = self._ends[i] - len(self._around[i].behind) // 2
-        distance = landing - end
-        return -distance if self._flow.instructions[i].op in BACKWARD else distance
+    def _begins(self, i: int) -> int:
+        """Where instruction *i* begins with all that is put before it."""
+        return i + self._moved[bisect.bisect_left(self._starts, i)]
 
     def _landing(self, i: int, fires: bool) -> int:
-        return self._hooked[i] if fires else self._itself[i]
+        """Where to go for instruction *i*: to its hook, if its event fires then."""
+        around = self._around.get(i)
+        if around is None:
+            return self._begins(i)
+        return around.hooked if fires else around.itself
+
+    def _distance(self, jump: _Around) -> int:
+        """How far *jump* goes."""
+        target = self._flow.target[jump.start]
+        distance = self._landing(target, self._flow.fires(jump.start, target)) - jump.ends()
+        return -distance if self._flow.op(jump.start) in BACKWARD else distance
 
     # -- writing -----------------------------------------------------------------------------------
 
     def _write(self) -> None:
         copied = 0
-        for i, around in self._around.items():
-            start, end, _, _ = self._flow.instructions[i]
+        for start, around in self._around.items():
             self._copy(copied, start)
             copied = start
             if around.skip:
-                jump = _assembled("JUMP_FORWARD", self._skip_distance(i), around.skip_prefixes)
-                self._put(jump, _HERE)
+                distance = around.itself - around.hooked
+                self._put(_assembled("JUMP_FORWARD", distance, around.skip_prefixes), _HERE)
             if around.hook:
                 self._put(around.hook, _NOWHERE)
             if around.told:
-                self._tell(i, around.told)
-                copied = end
-            elif i in self._flow.target:
-                self._jump(i, around)
-                copied = end
+                self._tell(around)
+                copied = around.end
+            elif around.jump:
+                self._jump(around)
+                copied = around.end
             if around.behind:
-                self._copy(copied, end)
-                copied = end
+                self._copy(copied, around.end)
+                copied = around.end
                 # Behind the entry a line begins; in the middle of one the rest would be a new one.
-                self._put(around.behind, _NOWHERE if i == self._flow.entry else _HERE)
-        self._copy(copied, len(self._code.co_code) // 2)
+                self._put(around.behind, _NOWHERE if start == self._flow.entry else _HERE)
+        self._copy(copied, len(self._flow.lines))
 
     def _copy(self, start: int, end: int) -> None:
         self._raw += self._code.co_code[2 * start : 2 * end]
@@ -254,24 +271,26 @@ class _Writer:
         self._table += _location(form, units)
         self._kept += bytes(units)
 
-    def _jump(self, i: int, around: _Around) -> None:
-        """The jump *i*, on its way to where its target stands now."""
-        start, end, op, _ = self._flow.instructions[i]
-        self._raw += _assembled(op, self._distance(i), end - start - 1 + around.prefixes)
-        entry = self._code.co_linetable[self._entries[start] : self._entries[end]]
-        if around.prefixes + (entry[0] & 7) > 7:
+    def _jump(self, jump: _Around) -> None:
+        """The instruction *jump*, on its way to where its target stands now."""
+        had = self._flow.itself(jump.start) - jump.start
+        op = self._flow.op(jump.start)
+        self._raw += _assembled(op, self._distance(jump), had + jump.prefixes)
+        entry = self._code.co_linetable[self._entries[jump.start] : self._entries[jump.end]]
+        if jump.prefixes + (entry[0] & 7) > 7:
             raise CannotInject("a jump does not have its entry of the line table for itself")
-        self._table += bytes((entry[0] + around.prefixes,)) + entry[1:]
-        self._kept += bytes(around.prefixes) + b"\1" * (end - start)
+        self._table += bytes((entry[0] + jump.prefixes,)) + entry[1:]
+        self._kept += bytes(jump.prefixes) + b"\1" * (jump.end - jump.start)
 
-    def _tell(self, i: int, told: bytes) -> None:
-        """Put *told* in, as a part of the line that returns, and the instruction *i* behind it."""
-        start, end, _, _ = self._flow.instructions[i]
-        here = _NOWHERE if self._flow.lines[i] is None else _HERE
+    def _tell(self, around: _Around) -> None:
+        """Put what tells of a return in, as a part of its line, and the instruction behind it."""
+        start, end, told = around.start, around.end, around.told
+        here = _NOWHERE if self._flow.lines[start] is None else _HERE
         # The entry moves the line table on to the line: it must come first.
         self._table += self._code.co_linetable[self._entries[start] : self._entries[end]]
         self._table += _location(here, len(told) // 2 - (end - start))
-        position = next(itertools.islice(self._code.co_positions(), start, None))
+        position = next(itertools.islice(self._positions, start - self._passed, None))
+        self._passed = start + 1
         self._table += _again(position, end - start)
         self._raw += told + self._code.co_code[2 * start : 2 * end]
         self._kept += bytes(len(told) // 2) + b"\1" * (end - start)
@@ -279,13 +298,14 @@ class _Writer:
     def _exception_table(self) -> Iterator[int]:
         """The original's, with entries split where raising on one line leads into the handler's
         hook and raising on another past it."""
-        for tried, handler, depth in self._flow.exception_table:
-            fires_from = functools.partial(self._flow.fires, i=handler)
-            for fires, part in itertools.groupby(tried, fires_from):
-                first, *rest = part
-                start = self._begins[first]
-                length = self._ends[rest[-1] if rest else first] - start
-                yield from _table_entry(start, length, self._landing(handler, fires), depth)
+        for tried in self._flow.exception_table:
+            parts: Iterable[tuple[int, int, bool]] = ((tried.start, tried.end, False),)
+            if tried.handler in self._around:
+                parts = self._flow.raising_fires(tried)
+            for first, behind, fires in parts:
+                start, end = self._begins(first), self._begins(behind)
+                landing = self._landing(tried.handler, fires)
+                yield from _table_entry(start, end - start, landing, tried.depth)
 
 
 # -- CPython's tables ------------------------------------------------------------------------------

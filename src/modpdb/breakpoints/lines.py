@@ -16,9 +16,12 @@ INLINE = ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>", "<lambda>")
 
 def walk(code: types.CodeType) -> list[types.CodeType]:
     """*code* and all code nested in it. Asked of every module that is loaded."""
-    found = [code]
-    for each in found:  # which grows meanwhile
-        found += [const for const in each.co_consts if type(const) is types.CodeType]
+    found = inside = [code]
+    while inside:
+        inside = [
+            const for each in inside for const in each.co_consts if type(const) is types.CodeType
+        ]
+        found = found + inside
     return found
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import builtins
+import functools
 import gc
 import itertools
 import sys
@@ -38,15 +39,21 @@ class _Site:
     constants.
     """
 
-    def __init__(self, hook: Callable[..., None]) -> None:
+    __slots__ = ("_hook", "_make", "name")
+
+    def __init__(self, make: Callable[[], Callable[..., None]]) -> None:
         self.name = f"__modpdb_{next(_numbers)}__"
-        self._hook = hook
-        hook._torchdynamo_disable = True  # type: ignore[attr-defined]
-        keep_uncompiled(hook)
+        self._make = make  # when somebody first waits: a function has many lines
+        self._hook: Callable[..., None] | None = None
         setattr(builtins, self.name, None)
 
     def arm(self, wanted: bool) -> None:
-        setattr(builtins, self.name, self._hook if wanted else None)
+        if wanted and self._hook is None:
+            self._hook = self._make()
+            self._hook._torchdynamo_disable = True  # type: ignore[attr-defined]
+            keep_uncompiled(self._hook)
+        if self._hook is not None:
+            setattr(builtins, self.name, self._hook if wanted else None)
 
 
 class _Sites:
@@ -54,19 +61,21 @@ class _Sites:
 
     def __init__(self, place: WatchedCode, lines: set[int]) -> None:
         self._place = place
-        self._entry = _Site(lambda: wake(place.entry, sys._getframe(1)))
-        self._exit = _Site(lambda value: place.will_return(sys._getframe(1), value))
-        self._lines = {line: _Site(self._line_hook(line)) for line in sorted(lines)}
-
-    def _line_hook(self, line: int) -> Callable[[], None]:
-        place = self._place
-        return lambda: wake(place.lines.get(line, ()), sys._getframe(1))
+        self._entry = _Site(lambda: lambda: wake(place.entry, sys._getframe(1)))
+        self._exit = _Site(lambda: lambda value: place.will_return(sys._getframe(1), value))
+        self._lines = {
+            line: _Site(functools.partial(self._line_hook, line)) for line in sorted(lines)
+        }
 
     def arm(self) -> None:
         self._entry.arm(bool(self._place.entry))
         self._exit.arm(bool(self._place.exit))
         for line, site in self._lines.items():
             site.arm(line in self._place.lines)
+
+    def _line_hook(self, line: int) -> Callable[[], None]:
+        place = self._place
+        return lambda: wake(place.lines.get(line, ()), sys._getframe(1))
 
     def hooks(self, made: str | None = None) -> Hooks:
         lines = {line: site.name for line, site in self._lines.items()}
