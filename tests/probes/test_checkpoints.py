@@ -21,11 +21,11 @@ from modpdb.probes.checkpoints import (
     read_header,
     tensor_rows,
 )
-from modpdb.probes.conversion import (
+from modpdb.probes.conversion import find_conversion
+from modpdb.probes.conversion_tensors import (
     GGUFName,
     conversion_checkpoint,
     conversion_tensor,
-    find_conversion,
     gguf_name,
 )
 from modpdb.probes.tree import folds, walk

@@ -14,7 +14,8 @@ from safetensors import safe_open
 LOOKING = """
 import json, runpy, sys
 from modpdb.probes.checkpoints import checkpoint_tree
-from modpdb.probes.conversion import conversion_checkpoint, find_conversion, gguf_name
+from modpdb.probes.conversion import (find_conversion)
+from modpdb.probes.conversion_tensors import (conversion_checkpoint, gguf_name)
 from modpdb.probes.values import frame_locals
 
 notes, script = sys.argv[1:3]

@@ -144,7 +144,7 @@ def _show_checkpoint(dbg: ModPdb, source: Source, target: Typed, given: str, run
 
 def _weights(source: Source, target: str) -> list[TensorEntry]:
     """The weights that *target* means: a path or glob, without `.weight` too, or a GGUF name."""
-    from modpdb.probes.conversion import gguf_name
+    from modpdb.probes.conversion_tensors import gguf_name
 
     tensors = source.checkpoint.tensors
     exact = [each for each in tensors if each.name in (target, f"{target}.weight")]
@@ -175,7 +175,7 @@ def _matrices(source: Source) -> list[TensorEntry]:
 
 
 def _path_of(source: Source, tensor: TensorEntry) -> CheckpointLinear:
-    from modpdb.probes.conversion import conversion_tensor, gguf_name
+    from modpdb.probes.conversion_tensors import conversion_tensor, gguf_name
     from modpdb.probes.linear_checkpoint import checkpoint_linear_path
 
     if tensor.shape is None:

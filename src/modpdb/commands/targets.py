@@ -161,7 +161,8 @@ def _outermost(found: Iterable[tuple[str, Any]]) -> tuple[tuple[str, Any], ...]:
 
 def _conversion_source(frames: list[Mapping[str, Any]]) -> Source | None:
     from modpdb.probes.checkpoints import CheckpointError
-    from modpdb.probes.conversion import conversion_checkpoint, find_conversion
+    from modpdb.probes.conversion import find_conversion
+    from modpdb.probes.conversion_tensors import conversion_checkpoint
 
     conversion = find_conversion(frames)
     if conversion is None:

@@ -178,7 +178,7 @@ def _several(text: str, names: list[str]) -> str:
 
 
 def _of_checkpoint(source: Source, target: Typed) -> tuple[str, Any]:
-    from modpdb.probes.conversion import gguf_name
+    from modpdb.probes.conversion_tensors import gguf_name
 
     tensors = source.checkpoint.tensors
     text = target.text

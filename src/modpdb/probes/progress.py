@@ -12,12 +12,8 @@ from typing import Any, Literal
 
 from modpdb.probes._static import instance_dict
 from modpdb.probes.checkpoints import Checkpoint
-from modpdb.probes.conversion import (
-    Conversion,
-    conversion_checkpoint,
-    mapped_name,
-    name_mapping,
-)
+from modpdb.probes.conversion import Conversion, mapped_name, name_mapping
+from modpdb.probes.conversion_tensors import conversion_checkpoint
 from modpdb.probes.held_tensors import of_dict
 from modpdb.probes.provenance import Provenance
 from modpdb.probes.tensor_names import base_name

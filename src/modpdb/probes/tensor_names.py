@@ -9,13 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from modpdb.probes._static import instance_dict
-from modpdb.probes.conversion import (
-    SUFFIXES,
-    Conversion,
-    conversion_checkpoint,
-    mapped_name,
-    name_mapping,
-)
+from modpdb.probes.conversion import SUFFIXES, Conversion, mapped_name, name_mapping
 
 _COMPARED = 1_000  # names alike but for their numbers, of which one is named
 
@@ -56,7 +50,9 @@ def tensor_names(conversion: Conversion) -> TensorNames:
     listed = instance_dict(conversion.model).get("model_tensors")
     if type(listed) is dict:
         names = tuple(name for name in listed if type(name) is str)
-    else:
+    else:  # a program that runs on with provenance alone does not wait for this import
+        from modpdb.probes.conversion_tensors import conversion_checkpoint
+
         names = tuple(tensor.name for tensor in conversion_checkpoint(conversion).tensors)
     mapping = name_mapping(conversion)
     pairs = ((mapped_name(mapping, name), name) for name in names)
