@@ -13,8 +13,7 @@ import tokenize
 import traceback
 import types
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from modpdb.breakpoints.engine import debugger_at_work
 from modpdb.cli import Launch
@@ -35,8 +34,7 @@ class _NotFound(Exception):
     """What runpy raises for us: an ImportError would be the module's own."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """Code to run as __main__, and the names that Python would give it.
 
     ``argument`` is the script's sys.argv[0].

@@ -7,8 +7,8 @@ import os
 import pwd
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 NAME = ".modpdbrc"
 BEGIN = "# -- breakpoints, from save-breaks: it replaces what stands up to the end mark --"
@@ -27,8 +27,7 @@ class RcLine(str):
         return line
 
 
-@dataclass(frozen=True, slots=True)
-class RcFiles:
+class RcFiles(NamedTuple):
     """The commands to run, and a sentence for each file that was read or refused."""
 
     lines: tuple[RcLine, ...] = ()

@@ -18,7 +18,7 @@ import functools
 import itertools
 import types
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from modpdb.breakpoints.flow import BACKWARD, CACHES, EXTENDED_ARG, OP, Flow, NoFlow
 
@@ -29,8 +29,7 @@ class CannotInject(Exception):
     """The code object cannot be given hooks; the message says why."""
 
 
-@dataclass(frozen=True)
-class Hooks:
+class Hooks(NamedTuple):
     """Names of builtins to call: None, or a function, looked up anew each time.
 
     ``entry`` is called once per call, before the first line; ``lines`` before the line events of
@@ -39,7 +38,7 @@ class Hooks:
     """
 
     entry: str | None = None
-    lines: Mapping[int, str] = field(default_factory=dict)
+    lines: Mapping[int, str] = types.MappingProxyType({})
     returned: str | None = None
     made: str | None = None
 

@@ -6,8 +6,8 @@ import ast
 import os
 import types
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from opcode import opmap
+from typing import NamedTuple
 
 _RESUME = opmap["RESUME"]
 # Names of code that a reader takes for a part of the function around it.
@@ -68,8 +68,7 @@ def with_inline(code: types.CodeType) -> Iterator[types.CodeType]:
             yield from with_inline(const)
 
 
-@dataclass(frozen=True, slots=True)
-class SourceLines:
+class SourceLines(NamedTuple):
     """A Python file: which of its lines can stop, and what is on the others."""
 
     file: str

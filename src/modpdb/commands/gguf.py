@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from modpdb.commands.paths import complete_files, one_word, path_first, reading
@@ -77,11 +76,11 @@ def _chosen(found: GGUFContents, part: str, glob: str) -> GGUFContents:
     metadata = found.metadata if part != "tensors" else ()
     tensors = found.tensors if part != "kv" else ()
     if not glob:
-        return replace(found, metadata=metadata, tensors=tensors)
+        return found._replace(metadata=metadata, tensors=tensors)
     keys = tuple(each for each in metadata if matches(each.key, glob))
     named = tuple(each for each in tensors if means_tensor(glob, each.name))
     if not keys and not named:
         names = [*(each.key for each in metadata), *(each.name for each in tensors)]
         what = {"kv": "no key", "tensors": "no tensor"}.get(part, "no key and no tensor")
         raise UsageError(not_understood(Typed(glob), what, names))
-    return replace(found, metadata=keys, tensors=named)
+    return found._replace(metadata=keys, tensors=named)

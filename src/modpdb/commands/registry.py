@@ -7,8 +7,8 @@ import inspect
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from modpdb.plugins import entry_points
 
@@ -50,8 +50,7 @@ class UsageError(Exception):
     """What was typed cannot be understood: one sentence, and what would have been."""
 
 
-@dataclass(frozen=True, slots=True)
-class Arguments:
+class Arguments(NamedTuple):
     """What followed a command's name: its options, then the target as typed."""
 
     options: Mapping[str, str | bool]
@@ -72,8 +71,7 @@ class Arguments:
         return int(str(value))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Command:
+class Command(NamedTuple):
     """A command as it is typed.
 
     ``options`` maps each option to the name of its value, "" for a flag. ``resumes``: the
@@ -87,7 +85,7 @@ class Command:
     name: str
     function: Callable[[ModPdb, Arguments], bool | None]
     aliases: tuple[str, ...] = ()
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = MappingProxyType({})
     resumes: bool = False
     needs_frame: bool = True
     completes: Callable[[ModPdb, str], Iterable[str]] | None = None

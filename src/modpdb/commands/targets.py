@@ -9,9 +9,8 @@ import re
 import tokenize
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from modpdb.commands.registry import UsageError
 from modpdb.probes._static import class_name, instance_dict
@@ -33,8 +32,7 @@ RUN_MODEL_BINDS = ("_model", "_tokenizer", "_inputs", "_out")
 _COMPLETED = 2_000  # module paths looked at for one Tab
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """Modules that a frame holds: each with the expression that reaches it there, and a word
     about the frame where it is not the current one."""
 
@@ -59,8 +57,7 @@ class Held:
         return lambda path: matches(f"{first}{path}", pattern)
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """The tensors of the checkpoint that is being converted."""
 
     conversion: Conversion
@@ -176,8 +173,7 @@ def _conversion_source(frames: list[Mapping[str, Any]]) -> Source | None:
 # -- what was typed ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Typed:
+class Typed(NamedTuple):
     """A target as typed, evaluated once as an expression of the frame: it may have effects.
 
     ``value`` is a marker where that raised; ``refusal`` says what came of it where a module was

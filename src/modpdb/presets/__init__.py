@@ -12,9 +12,9 @@ import os
 import tomllib
 import types
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from modpdb.breakpoints.locations import Spec
 from modpdb.plugins import entry_points
@@ -30,8 +30,7 @@ class PresetError(Exception):
     """A preset that cannot be used: the file, the key, what was found and what was expected."""
 
 
-@dataclass(frozen=True, slots=True)
-class StageSpec:
+class StageSpec(NamedTuple):
     """A stage as its preset describes it: any of ``at``, on an object that has all of ``on``."""
 
     name: str
@@ -40,8 +39,7 @@ class StageSpec:
     says: str
 
 
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
+class TensorSpec(NamedTuple):
     """A place where the script handles a tensor: any of ``at``, on an object that has all of
     ``on``; at the function's entry, or at its lines that call one of ``calling``.
 
@@ -60,8 +58,7 @@ class TensorSpec:
     says: str
 
 
-@dataclass(frozen=True, slots=True)
-class SourcesSpec:
+class SourcesSpec(NamedTuple):
     """What a tensor that any of ``at`` writes is made of: ``names`` is a Python expression over the
     function's variables, and ``written``, the tensor's name, that gives checkpoint names."""
 
@@ -70,8 +67,7 @@ class SourcesSpec:
     names: types.CodeType
 
 
-@dataclass(frozen=True, slots=True)
-class ProvenanceSpec:
+class ProvenanceSpec(NamedTuple):
     """Where to look for the way of tensors: at the entry of functions that begin to convert, that
     take a checkpoint's tensor, and that take one to be written. ``sources``: what writes tensors
     that have not come that way."""
@@ -82,8 +78,7 @@ class ProvenanceSpec:
     sources: tuple[SourcesSpec, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Preset:
+class Preset(NamedTuple):
     """What a preset file says; ``default`` names the stages that stop, ``known_at`` the stage at
     which the names of all tensors are known, "" where none is.
 
@@ -235,8 +230,7 @@ def _provenance(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Reader:
+class _Reader(NamedTuple):
     """A table of a preset file; every complaint names the file and the key."""
 
     file: Path

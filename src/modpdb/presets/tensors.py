@@ -8,15 +8,14 @@ import types
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from modpdb.breakpoints.locations import Spec
 from modpdb.presets import TensorSpec
 from modpdb.presets.owners import CodeKey, code_key, first_argument, has, inside_another
 
 
-@dataclass(frozen=True, slots=True)
-class Sighting:
+class Sighting(NamedTuple):
     """Names of one tensor, or of several, that a frame is about to handle; ``also`` are names
     that count where the checkpoint has them."""
 

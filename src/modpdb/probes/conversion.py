@@ -8,9 +8,8 @@ tensors.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 from modpdb.probes._static import class_attribute, class_name, instance_dict, is_a
 
@@ -18,8 +17,7 @@ _MARKS = ("gguf_writer", "tensor_map", "hparams", "model_tensors", "dir_model")
 SUFFIXES = (".weight", ".bias")  # those that the converter's map_tensor_name tries
 
 
-@dataclass(frozen=True, slots=True)
-class Conversion:
+class Conversion(NamedTuple):
     """A conversion as far as the frames know it.
 
     *model* is the converter's object, None before it is made; *class_name* is then that of the

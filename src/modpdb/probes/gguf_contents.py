@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 FIRST = 8  # items of an array that are kept
@@ -62,8 +61,7 @@ class GGUFTensor(NamedTuple):
     shard: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class GGUFContents:
+class GGUFContents(NamedTuple):
     """The metadata and tensors of a GGUF, in its order.
 
     *where* names the file, or says what holds them. *details* are what is worth a word: version,

@@ -7,9 +7,9 @@ data that stands in it is copied first, since operations such as `+=` write to w
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import (
     BuiltinFunctionType,
@@ -19,7 +19,7 @@ from types import (
     MethodType,
     WrapperDescriptorType,
 )
-from typing import Any
+from typing import Any, NamedTuple
 
 from modpdb.probes._static import class_attribute, class_name, instance_dict, is_a
 from modpdb.probes._torch import torch_or_none
@@ -32,13 +32,13 @@ _OPERATORS = {
     "ge": ">=", "eq": "==", "ne": "!=", "lshift": "<<", "rshift": ">>",
 }  # fmt: skip
 _TUPLE_ELEMENT = "[…]"  # after the name of an operation that gives several
-_PLAIN = (int, str, float, bool, slice, type(None))  # most of what operations are given
+# Most of what operations are given; by id, for a class's metaclass may compare as it likes.
+_PLAIN = frozenset(map(id, (int, str, float, bool, slice, type(None))))
 NOTHING: Mapping[Any, Any] = MappingProxyType({})
 _REVERSED = {"rsub": "-", "rtruediv": "/", "rpow": "**", "rfloordiv": "//"}
 
 
-@dataclass(frozen=True, slots=True)
-class Leaf:
+class Leaf(NamedTuple):
     """Where data comes from: *file* and tensor *name*, each "" where it is not known."""
 
     file: str
@@ -48,8 +48,7 @@ class Leaf:
     materialised: bool = False  # it is in memory
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
+class Made(NamedTuple):
     """The result of an operation on *inputs*, as in `reshape(3, 4)` or `+ 1`."""
 
     operation: str
@@ -58,8 +57,7 @@ class Made:
     dtype: str
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(NamedTuple):
     """Bytes that an evaluation reads, and the most that it holds at a time (views counted too)."""
 
     read: int
@@ -69,7 +67,7 @@ class Cost:
 def is_lazy(value: object) -> bool:
     """Whether *value* is one of gguf's lazy tensors, LazyTorchTensor or LazyNumpyTensor."""
     cls = type(value)
-    if cls in _PLAIN or class_attribute(cls, "_wrap_fn") is None:
+    if id(cls) in _PLAIN or class_attribute(cls, "_wrap_fn") is None:
         return False
     state = instance_dict(value)
     return {"_meta", "_data", "_args", "_kwargs", "_func"} <= state.keys() and is_eager(
@@ -94,12 +92,15 @@ def shape_and_dtype(tensor: Any) -> tuple[tuple[int, ...], str, int]:
 def _shape_and_dtype(meta: Any) -> tuple[tuple[int, ...], str]:
     """The same of what a lazy tensor holds as `_meta`: quick for what is no subclass, of which a
     graph has many."""
-    torch, numpy = torch_or_none(), sys.modules.get("numpy")
-    plain = getattr(torch, "Tensor", None), getattr(numpy, "ndarray", None)
-    if type(meta) in plain:
-        return tuple(meta.shape), short_dtype(str(meta.dtype))
+    if any(type(meta) is kind for kind in _eager_kinds()):
+        return tuple(meta.shape), _dtype_name(meta.dtype)
     shape, dtype, _ = shape_and_dtype(meta)
     return shape, dtype
+
+
+@functools.lru_cache(64)
+def _dtype_name(dtype: object) -> str:
+    return short_dtype(str(dtype))
 
 
 # -- history -------------------------------------------------------------------------------------
@@ -112,21 +113,21 @@ def history(
     the graph (`LocalTensor`, a safetensors slice). *known*: how lazy tensors are made of which
     that was found out before, by their id; the graph is not followed beyond them."""
     done: dict[int, Leaf | Made] = {}
-    stack: list[tuple[Any, Any]] = [(lazy, None)]
+    stack: list[tuple[Any, Any, Any]] = [(lazy, None, None)]
     while stack:
-        node, below = stack.pop()
+        node, state, below = stack.pop()
         key = id(node)
         if key in done:
             continue
         if key in known:
             done[key] = known[key]
             continue
-        state = instance_dict(node)
         if below is None:
+            state = instance_dict(node)
             below = _lazies(state["_args"]) if state["_data"] is None else []
             if below:
-                stack.append((node, below))
-                stack += [(each, None) for each in reversed(below)]
+                stack.append((node, state, below))
+                stack += [(each, None, None) for each in reversed(below)]
                 continue
         done[key] = _origin(state, names, tuple(done[id(each)] for each in below))
     return done[id(lazy)]
@@ -238,11 +239,15 @@ def _argument(value: Any) -> str:
 
 def is_eager(value: Any) -> bool:
     """Whether *value* is a tensor of torch or an array of numpy."""
-    if type(value) in _PLAIN:
+    if id(type(value)) in _PLAIN:
         return False
+    return any(is_a(value, kind) for kind in _eager_kinds())
+
+
+def _eager_kinds() -> tuple[Any, ...]:
     torch, numpy = torch_or_none(), sys.modules.get("numpy")
     kinds = getattr(torch, "Tensor", None), getattr(numpy, "ndarray", None)
-    return any(kind is not None and is_a(value, kind) for kind in kinds)
+    return tuple(kind for kind in kinds if kind is not None)
 
 
 def _flat(args: Any) -> Iterator[Any]:

@@ -14,9 +14,8 @@ import sys
 import types
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from modpdb.probes._static import instance_dict, mro, namespace
 from modpdb.probes.conversion import find_conversion, mapped_name, name_mapping
@@ -42,16 +41,14 @@ made of: what is asked where no graph tells."""
 _CALLERS = 8  # frames that are looked at between a tensor's loop and what is called in it
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """A checkpoint tensor; *file* is "" where it is not known."""
 
     name: str
     file: str
 
 
-@dataclass(frozen=True, slots=True)
-class WrittenTensor:
+class WrittenTensor(NamedTuple):
     """A tensor as the writer was given it.
 
     *sources* are checkpoint names in the order of their use, none where it is not known what it is

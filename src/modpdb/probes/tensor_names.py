@@ -6,7 +6,7 @@ import difflib
 import fnmatch
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from modpdb.probes._static import instance_dict
 from modpdb.probes.conversion import SUFFIXES, Conversion, mapped_name, name_mapping
@@ -14,8 +14,7 @@ from modpdb.probes.conversion import SUFFIXES, Conversion, mapped_name, name_map
 _COMPARED = 1_000  # names alike but for their numbers, of which one is named
 
 
-@dataclass(frozen=True, slots=True)
-class TensorNames:
+class TensorNames(NamedTuple):
     """The names of a conversion, each in the converter's order.
 
     ``predicted`` are GGUF names with the checkpoint name that the name map makes them of: a
@@ -29,8 +28,7 @@ class TensorNames:
     mapped: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Meets:
+class Meets(NamedTuple):
     """What a glob of tensor names will meet, as far as it is known; ``near`` are the nearest
     names where it meets nothing."""
 

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from modpdb.probes._static import (
     class_attribute,
@@ -31,8 +31,7 @@ _F16_OVERFLOW, _F16_NORMAL, _F16_FLUSHED = 65520.0, 2.0**-14, 2.0**-25
 _SHORT = {"float": "f", "bfloat": "bf", "int": "i", "uint": "u", "complex": "c"}
 
 
-@dataclass(frozen=True, slots=True)
-class TensorFacts:
+class TensorFacts(NamedTuple):
     """Known without reading data; shape, elements and bytes are None where *unsized* says why."""
 
     shape: tuple[int, ...] | None
@@ -45,8 +44,7 @@ class TensorFacts:
     unsized: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Statistics:
+class Statistics(NamedTuple):
     """Over the finite values; None where there are none. *std* is the population's.
 
     *elements* are those that were read: all of them, unless *partial*. Of the finite values that

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -49,10 +48,9 @@ class WrittenFile:
             if "big-endian" in found.details:
                 raise CheckpointError(f"{file}: big-endian, expected a little-endian file")
             tensors = tuple(each._replace(shard=number) for each in found.tensors)
-            parts.append(replace(found, tensors=tensors))
+            parts.append(found._replace(tensors=tensors))
             self.places.append(places)
-        self.contents = replace(
-            parts[0],
+        self.contents = parts[0]._replace(
             tensors=tuple(each for part in parts for each in part.tensors),
             problems=tuple(each for part in parts for each in part.problems),
             shards=len(parts),
