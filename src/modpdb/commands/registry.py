@@ -7,7 +7,7 @@ import inspect
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from modpdb.plugins import entry_points
@@ -71,7 +71,8 @@ class Arguments(NamedTuple):
         return int(str(value))
 
 
-class Command(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Command:
     """A command as it is typed.
 
     ``options`` maps each option to the name of its value, "" for a flag. ``resumes``: the
@@ -85,7 +86,7 @@ class Command(NamedTuple):
     name: str
     function: Callable[[ModPdb, Arguments], bool | None]
     aliases: tuple[str, ...] = ()
-    options: Mapping[str, str] = MappingProxyType({})
+    options: Mapping[str, str] = field(default_factory=dict)
     resumes: bool = False
     needs_frame: bool = True
     completes: Callable[[ModPdb, str], Iterable[str]] | None = None

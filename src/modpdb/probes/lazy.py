@@ -245,7 +245,11 @@ def is_eager(value: Any) -> bool:
 
 
 def _eager_kinds() -> tuple[Any, ...]:
-    torch, numpy = torch_or_none(), sys.modules.get("numpy")
+    return _kinds_of(torch_or_none(), sys.modules.get("numpy"))
+
+
+@functools.lru_cache(4)
+def _kinds_of(torch: Any, numpy: Any) -> tuple[Any, ...]:
     kinds = getattr(torch, "Tensor", None), getattr(numpy, "ndarray", None)
     return tuple(kind for kind in kinds if kind is not None)
 
@@ -253,7 +257,10 @@ def _eager_kinds() -> tuple[Any, ...]:
 def _flat(args: Any) -> Iterator[Any]:
     if is_a(args, list) or is_a(args, tuple):
         for each in args:
-            yield from _flat(each)
+            if id(type(each)) in _PLAIN:
+                yield each
+            else:
+                yield from _flat(each)
     else:
         yield args
 
