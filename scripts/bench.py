@@ -27,7 +27,6 @@ from benchmarks.checkpoints import checkpoint_of_shards
 from benchmarks.conversions import (
     conversion,
     conversion_with_preset,
-    conversion_with_provenance,
     looking_ahead,
 )
 from benchmarks.first_prompt import first_prompt
@@ -139,26 +138,17 @@ ROWS = (
         "plain",
         1.03,
         conversion,
-        repetitions=7,
-        timeout=420.0,
+        repetitions=11,
+        timeout=600.0,
     ),
     Row(
         "conversion-preset",
-        "the same with the preset's tracepoints on",
+        "the same with the preset's stages watched and provenance collected",
         "plain",
         1.03,
         conversion_with_preset,
-        repetitions=7,
-        timeout=420.0,
-    ),
-    Row(
-        "conversion-provenance",
-        "the same with all that was collected of the tensors printed before the file is written",
-        "plain",
-        1.03,
-        conversion_with_provenance,
-        repetitions=7,
-        timeout=420.0,
+        repetitions=11,
+        timeout=600.0,
     ),
     Row(
         "ahead",

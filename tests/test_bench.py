@@ -593,11 +593,8 @@ def test_rows_of_a_forward_pass(measure: Callable[..., Measured]) -> None:
 
 
 @pytest.mark.conversion
-@pytest.mark.parametrize(
-    "row", [conversions.conversion_with_preset, conversions.conversion_with_provenance]
-)
-def test_conversion_row(row: Callable[..., Measured]) -> None:
-    measured = row(1, size="tiny")
+def test_conversion_row() -> None:
+    measured = conversions.conversion_with_preset(1, size="tiny")
     assert len(measured.ours) == len(measured.theirs) == 1 and not measured.beside
 
 

@@ -38,7 +38,7 @@ def checkpoint_of_shards(
 
 def checkpoint_printed(folder: Path) -> str:
     """What `ckpt FOLDER` does: the headers, their view, and the view's text."""
-    from modpdb.probes._torch import collector_paused
+    from modpdb.collector import collector_paused
     from modpdb.probes.checkpoint_files import open_checkpoint
     from modpdb.views.checkpoint import checkpoint
     from modpdb.views.console import print_to

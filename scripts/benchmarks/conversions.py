@@ -31,7 +31,8 @@ def conversion(repetitions: int, *, size: str = SIZE) -> Measured:
 
 
 def conversion_with_preset(repetitions: int, *, size: str = SIZE) -> Measured:
-    """The same with the preset's tracepoints, and one stop at its stage `tensors`."""
+    """The same with the preset's tracepoints, which see stages and collect provenance, and one stop
+    at its stage `tensors`."""
 
     def with_preset(program: Program) -> Ran:
         ran = modpdb(program, stops=1)
@@ -39,21 +40,17 @@ def conversion_with_preset(repetitions: int, *, size: str = SIZE) -> Measured:
             raise BenchError(f"the preset did not stop at stage tensors: {ran.output[-1000:]}")
         return ran
 
+    with to_convert(size) as program:
+        _check_collected(program)
     return converted(repetitions, with_preset, {}, size)
 
 
-def conversion_with_provenance(repetitions: int, *, size: str = SIZE) -> Measured:
-    """The same with a second stop before the file is written, where all that was collected of the
-    tensors is printed."""
-
-    def with_provenance(program: Program) -> Ran:
-        program = replace(program, typed=("c", "provenance"))
-        ran = modpdb(program, options=("--stop", "tensors", "--stop", "write"))
-        if not re.search(r"\b\d+ tensors written from \d+ of the checkpoint\n", ran.output):
-            raise BenchError(f"provenance was not collected: {ran.output[-1000:]}")
-        return ran
-
-    return converted(repetitions, with_provenance, {}, size)
+def _check_collected(program: Program) -> None:
+    """Raises BenchError where the preset does not collect what is written."""
+    program = replace(program, typed=("c", "provenance"))
+    ran = modpdb(program, options=("--stop", "tensors", "--stop", "write"))
+    if not re.search(r"\b\d+ tensors written from \d+ of the checkpoint\n", ran.output):
+        raise BenchError(f"provenance was not collected: {ran.output[-1000:]}")
 
 
 def looking_ahead(repetitions: int, *, size: str = SIZE) -> Measured:

@@ -30,6 +30,10 @@ UNDER_PDB = Path(__file__).with_name("under_pdb.py")
 SEEN = "bench-seen"
 NEVER = f'print("{SEEN}")'
 """A condition that is false, and leaves a trace."""
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(4 << 30)}
+"""For both sides: glibc then keeps the memory of tensors that are dropped. Else it gives it back,
+and has it zeroed anew, or not, by what happens to lie at the end of the heap: a conversion of 5 s
+takes half a second longer for that, with a debugger or without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +144,7 @@ def _started(
     """The process, in a group of its own, which is killed where it is not done at the end."""
     process = subprocess.Popen(
         command,
-        # pdbpp would take the place of pdb, and modpdb is not installed in every environment.
-        env=environment(home) | {"PDBPP_HIJACK_PDB": "0", "PYTHONPATH": str(ROOT / "src")},
+        env=_environment(home),
         stdin=stdin,
         stdout=printed,
         stderr=subprocess.STDOUT,
@@ -154,6 +157,13 @@ def _started(
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def _environment(home: Path) -> dict[str, str]:
+    kept = environment(home)
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)  # nothing is compiled anew in each run
+    # pdbpp would take the place of pdb, and modpdb is not installed in every environment.
+    return kept | ALLOCATOR | {"PDBPP_HIJACK_PDB": "0", "PYTHONPATH": str(ROOT / "src")}
 
 
 def _check_set(program: Program, ran: Ran) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
 
+from modpdb.collector import collector_paused
+
 _USAGE = """\
 usage: modpdb [OPTIONS] SCRIPT [ARGS…]  |  modpdb [OPTIONS] -m MODULE [ARGS…]
        modpdb [OPTIONS] model MODEL_DIR [PROMPT | IDS]
@@ -188,7 +190,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if launch.program:
             # What is wrong with the program's own options is said before anything is debugged.
             importlib.import_module(launch.target).parsed(launch.arguments)
-        from modpdb.launcher import run
+        with collector_paused():
+            from modpdb.launcher import run
 
         sys.exit(run(launch))
     sys.exit(0)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from modpdb.breakpoints.engine import debugger_at_work
 from modpdb.cli import Launch
+from modpdb.collector import collector_paused
 from modpdb.commands.tensor_breaks import never_met
 from modpdb.debugger import ModPdb
 from modpdb.own_code import strip_traceback
@@ -55,8 +56,9 @@ def run(launch: Launch) -> int | str | None:
 
 
 def _run(launch: Launch) -> int | str | None:
-    preset = _preset(launch)
-    debugger = ModPdb(nosigint=True, readrc=False)
+    with collector_paused():
+        preset = _preset(launch)
+        debugger = ModPdb(nosigint=True, readrc=False)
     debugger.on_eof = launch.on_eof
     kept_main = sys.modules["__main__"]
     try:
@@ -71,7 +73,8 @@ def _run(launch: Launch) -> int | str | None:
         debugger.mainpyfile = debugger.canonic(target.code.co_filename)
         debugger.locator.loaded("__main__", target.code)
         if preset is not None:
-            _set_up_stages(debugger, preset, launch)
+            with collector_paused():
+                _set_up_stages(debugger, preset, launch)
         _read_commands(debugger, launch)
         sys.argv[:] = [target.argument, *launch.arguments]
         main = _main_module(target)

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import atexit
 import builtins
-import functools
 import gc
 import itertools
 import sys
 import threading
 import types
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from modpdb.breakpoints import live
 from modpdb.breakpoints.engine import WatchedCode, Wiring, wake
@@ -28,58 +27,59 @@ from modpdb.breakpoints.locations import is_function
 from modpdb.breakpoints.settrace import Traced
 from modpdb.breakpoints.uncompiled import keep_uncompiled
 from modpdb.breakpoints.unhooked import Unhooked, still_made
+from modpdb.collector import collector_paused
 
 _numbers = itertools.count()
 
 
-class _Site:
-    """A builtin that hooks call: None while nobody waits for what it stands for.
+def _site() -> str:
+    """The name of a builtin that hooks call: None while nobody waits for what it stands for.
 
     A builtin and not a constant of the code: torch.compile refuses code with a function among its
     constants.
     """
-
-    __slots__ = ("_hook", "_make", "name")
-
-    def __init__(self, make: Callable[[], Callable[..., None]]) -> None:
-        self.name = f"__modpdb_{next(_numbers)}__"
-        self._make = make  # when somebody first waits: a function has many lines
-        self._hook: Callable[..., None] | None = None
-        setattr(builtins, self.name, None)
-
-    def arm(self, wanted: bool) -> None:
-        if wanted and self._hook is None:
-            self._hook = self._make()
-            self._hook._torchdynamo_disable = True  # type: ignore[attr-defined]
-            keep_uncompiled(self._hook)
-        if self._hook is not None:
-            setattr(builtins, self.name, self._hook if wanted else None)
+    name = f"__modpdb_{next(_numbers)}__"
+    setattr(builtins, name, None)
+    return name
 
 
 class _Sites:
-    """The sites of one code object."""
+    """The sites of one code object, by name; a hook is made when somebody first waits there."""
 
     def __init__(self, place: WatchedCode, lines: set[int]) -> None:
         self._place = place
-        self._entry = _Site(lambda: lambda: wake(place.entry, sys._getframe(1)))
-        self._exit = _Site(lambda: lambda value: place.will_return(sys._getframe(1), value))
-        self._lines = {
-            line: _Site(functools.partial(self._line_hook, line)) for line in sorted(lines)
-        }
+        self._entry = _site()
+        self._exit = _site()
+        self._lines = {line: _site() for line in sorted(lines)}
+        self._made: dict[str, Callable[..., None]] = {}
 
     def arm(self) -> None:
-        self._entry.arm(bool(self._place.entry))
-        self._exit.arm(bool(self._place.exit))
-        for line, site in self._lines.items():
-            site.arm(line in self._place.lines)
+        wanted = dict(self._wanted())
+        for name in self._made.keys() - wanted.keys():
+            setattr(builtins, name, None)
+        for name, hook in wanted.items():
+            if name not in self._made:
+                self._made[name] = hook
+                hook._torchdynamo_disable = True  # type: ignore[attr-defined]
+                keep_uncompiled(hook)
+            setattr(builtins, name, self._made[name])
+
+    def _wanted(self) -> Iterator[tuple[str, Callable[..., None]]]:
+        place = self._place
+        if place.entry:
+            yield self._entry, lambda: wake(place.entry, sys._getframe(1))
+        if place.exit:
+            yield self._exit, lambda value: place.will_return(sys._getframe(1), value)
+        for line in place.lines:
+            if line in self._lines:
+                yield self._lines[line], self._line_hook(line)
 
     def _line_hook(self, line: int) -> Callable[[], None]:
         place = self._place
         return lambda: wake(place.lines.get(line, ()), sys._getframe(1))
 
     def hooks(self, made: str | None = None) -> Hooks:
-        lines = {line: site.name for line, site in self._lines.items()}
-        return Hooks(self._entry.name, lines, self._exit.name, made)
+        return Hooks(self._entry, self._lines, self._exit, made)
 
     def cover(self) -> bool:
         """Whether there is a site for every line at which somebody waits."""
@@ -167,7 +167,8 @@ class Patching(Wiring):
         copy = original.replace(co_consts=consts)
         if wanted:
             try:
-                copy = inject(copy, self._hooks_for(original))
+                with collector_paused():
+                    copy = inject(copy, self._hooks_for(original))
                 self._hooked.add(id(copy))
             except CannotInject:
                 self.tracer.trace({id(copy): (copy, self.place(original))})

@@ -56,7 +56,7 @@ def ckpt(dbg: ModPdb, arguments: Arguments) -> None:
     nothing: it is to come. That was seen on the way under a llama.cpp preset; without one the name
     map tells, by which a tensor that is stacked, split or renamed stays `read`.
     """
-    from modpdb.probes._torch import collector_paused
+    from modpdb.collector import collector_paused
     from modpdb.views.checkpoint import checkpoint as view
     from modpdb.views.checkpoint import shared
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,22 +24,6 @@ def undisturbed(torch: Any) -> Iterator[None]:
     """Look at tensors without autograd and without running `__torch_function__` of subclasses."""
     with torch.no_grad(), torch._C.DisableTorchFunction():
         yield
-
-
-@contextmanager
-def collector_paused() -> Iterator[None]:
-    """Hold the garbage collector off for a moment in which many objects are made and kept.
-
-    A collection walks the whole heap, and that is the user's model: over 60,000 modules it takes
-    longer than looking at them.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def uncompiled(

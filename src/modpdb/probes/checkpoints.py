@@ -14,7 +14,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from modpdb.probes._torch import collector_paused
+from modpdb.collector import collector_paused
 from modpdb.probes.files import CheckpointError, read_json, shown
 from modpdb.probes.layers import Own, own_shapes
 from modpdb.probes.registered import TensorRow

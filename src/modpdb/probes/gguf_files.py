@@ -12,7 +12,7 @@ import struct
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from modpdb.probes._torch import collector_paused
+from modpdb.collector import collector_paused
 from modpdb.probes.files import HEADER_LIMIT, CheckpointError, number, open_file, shown, size_of
 from modpdb.probes.gguf_contents import (
     FIRST,

@@ -15,8 +15,9 @@ from functools import partial
 from types import MethodType
 from typing import Any
 
+from modpdb.collector import collector_paused
 from modpdb.probes._static import class_attribute, class_name, instance_dict, is_a, qualified_name
-from modpdb.probes._torch import collector_paused, torch_or_none, undisturbed
+from modpdb.probes._torch import torch_or_none, undisturbed
 from modpdb.probes.builtins import Source, source_of, undecorated
 from modpdb.probes.module_state import (
     ModuleClass,

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from modpdb.collector import collector_paused
 from modpdb.probes._static import derives
-from modpdb.probes._torch import collector_paused, torch_or_none, undisturbed
+from modpdb.probes._torch import torch_or_none, undisturbed
 from modpdb.probes.layers import Own, sizes
 from modpdb.probes.module_state import (
     ModuleClass,

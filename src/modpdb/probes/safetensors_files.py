@@ -11,7 +11,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from modpdb.probes._torch import collector_paused
+from modpdb.collector import collector_paused
 from modpdb.probes.files import (
     HEADER_LIMIT,
     CheckpointError,

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from modpdb.collector import collector_paused
 from modpdb.probes._static import class_attribute, class_name, instance_dict
-from modpdb.probes._torch import collector_paused, torch_or_none, undisturbed
+from modpdb.probes._torch import torch_or_none, undisturbed
 from modpdb.probes.builtins import Source, source_of
 from modpdb.probes.module_state import (
     describe_class,

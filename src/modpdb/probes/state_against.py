@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from modpdb.probes._torch import collector_paused
+from modpdb.collector import collector_paused
 from modpdb.probes.checkpoints import TensorEntry
 from modpdb.probes.registered import TensorRow
 from modpdb.probes.renames import Edit, Rename, Shape, likely_renames

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, Literal
 
+from modpdb.collector import collector_paused
 from modpdb.probes._static import (
     class_attribute,
     class_name,
@@ -21,7 +22,7 @@ from modpdb.probes._static import (
     namespace,
     qualified_name,
 )
-from modpdb.probes._torch import collector_paused, torch_or_none, undisturbed
+from modpdb.probes._torch import torch_or_none, undisturbed
 from modpdb.probes.brief import briefly
 from modpdb.probes.hooks import own_hooks
 from modpdb.probes.internals import ATTRIBUTES
