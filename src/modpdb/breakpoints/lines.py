@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import os
 import types
 from collections.abc import Iterable, Iterator
-from importlib.machinery import SourceFileLoader
 from opcode import opmap
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 _RESUME = opmap["RESUME"]
 # Names of code that a reader takes for a part of the function around it.
@@ -83,7 +81,7 @@ class SourceLines(NamedTuple):
         with open(file, "rb") as stream:
             source = stream.read()
         try:
-            return cls(file, source, _compiled(file, source))
+            return cls(file, source, compile(source, file, "exec", dont_inherit=True))
         except SyntaxError as error:
             at = f" (line {error.lineno})" if error.lineno and "line" not in error.msg else ""
             raise ValueError(_not_python(file, error.msg + at)) from None
@@ -122,28 +120,6 @@ class SourceLines(NamedTuple):
                 if isinstance(node, ast.stmt) and not hasattr(node, "body"):
                     statement = f"is inside the statement that begins at line {node.lineno}"
         return statement
-
-
-class _Reader(SourceFileLoader):
-    """Takes a module's code from where Python keeps it compiled, and writes nothing there."""
-
-    def set_data(self, path: str, data: Any, *, _mode: int = 0) -> None:
-        pass
-
-    def code(self) -> types.CodeType | None:
-        # Past SourceFileLoader's own, by which we see what is imported.
-        return super(SourceFileLoader, self).get_code(self.name)
-
-
-def _compiled(file: str, source: bytes) -> types.CodeType:
-    """*source*, of *file*. To compile the file of a converter's base class takes a hundredth of a
-    short conversion."""
-    if file.endswith(".py"):
-        with contextlib.suppress(Exception):  # damaged, or what compile() will say
-            found = _Reader("module", file).code()
-            if found is not None:
-                return found
-    return compile(source, file, "exec", dont_inherit=True)
 
 
 def _not_python(file: str, problem: object) -> str:
